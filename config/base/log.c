@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The error log of this process. One static struct is the only state: a log that had to be passed
+ * to every function would be passed to every function. Not for signal handlers.
+ */
+#include "config/base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/base/clock.h"
+#include "config/base/fd.h"
+
+/* Longest line; what is longer is cut and marked. Below PIPE_BUF (4096, pipe(7)), so that lines
+ * written to a pipe stay whole too. */
+#define LOG_LINE_MAX 3072
+
+static struct {
+    int fd;
+    enum log_level level;
+    char role[32];
+} log_state = {.fd = STDERR_FILENO, .level = LOG_LEVEL_INFO, .role = "narwhal"};
+
+static const char *const level_names[LOG_LEVEL_COUNT] = {[LOG_LEVEL_ERROR] = "error",
+                                                         [LOG_LEVEL_WARN] = "warn",
+                                                         [LOG_LEVEL_INFO] = "info",
+                                                         [LOG_LEVEL_DEBUG] = "debug"};
+
+void
+log_setup(int fd, enum log_level level, const char *role)
+{
+    log_state.fd = fd;
+    log_state.level = level;
+    (void)snprintf(log_state.role, sizeof(log_state.role), "%s", role);
+}
+
+void
+log_set_level(enum log_level level)
+{
+    log_state.level = level;
+}
+
+void
+log_set_fd(int fd)
+{
+    log_state.fd = fd;
+}
+
+int
+log_fd(void)
+{
+    return log_state.fd;
+}
+
+bool
+log_enabled(enum log_level level)
+{
+    return level <= log_state.level;
+}
+
+const char *
+log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
+/* A peer's bytes may end up in a message: a control byte must not start a second line or drive a
+ * terminal. */
+static void
+blunt_control_bytes(char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20 || c == 0x7f) {
+            text[i] = '?';
+        }
+    }
+}
+
+void
+log_write_v(enum log_level level, const char *format, va_list args)
+{
+    int saved_errno = errno;
+    char line[LOG_LINE_MAX];
+    char when[CLOCK_ISO8601_SIZE];
+
+    clock_format_iso8601(clock_real_ms(), when);
+    int head = snprintf(line, sizeof(line), "%s %s %s[%d]: ", when, level_names[level],
+                        log_state.role, (int)getpid());
+    size_t used = (size_t)head;
+    errno = saved_errno; /* for a %m in the message */
+    int body = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
+    if (body > 0) {
+        size_t room = sizeof(line) - used - 2;
+        size_t kept = (size_t)body < room ? (size_t)body : room;
+        blunt_control_bytes(line + used, kept);
+        used += kept;
+        if (kept < (size_t)body) {
+            memcpy(line + used - 3, "...", 3);
+        }
+    }
+    line[used++] = '\n';
+    (void)fd_write(log_state.fd, line, used); /* a log that cannot be written has nobody to tell */
+    errno = saved_errno;
+}
+
+void
+log_write(enum log_level level, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_write_v(level, format, args);
+    va_end(args);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Decoder of the chunked transfer coding (RFC 9112 section 7.1). Pure, incremental, strict: CRLF
+ * only, hexadecimal sizes without sign or overflow, extensions by their grammar and bounded,
+ * trailer fields checked as header fields are, bounded, and dropped.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/base/str.h"
+
+enum chunked_result { CHUNKED_MORE = 0, CHUNKED_DATA, CHUNKED_END, CHUNKED_BAD };
+
+struct chunked_decoder {
+    uint8_t state;
+    uint64_t left;       /* data bytes of the current chunk still to come */
+    uint32_t line_bytes; /* of the size line or of all trailers so far, for the limits */
+    const char *reason;  /* after CHUNKED_BAD */
+};
+
+void chunked_decoder_init(struct chunked_decoder *decoder);
+/* Looks at in[0..len), sets *ret_consumed to the bytes used up, and returns
+ * CHUNKED_DATA  *ret_data is the next piece of the body, inside in; call again with the rest
+ * CHUNKED_MORE  everything was used, more is needed
+ * CHUNKED_END   the body and its trailers ended; what follows is the next message
+ * CHUNKED_BAD   decoder->reason says why; the connection cannot go on */
+enum chunked_result chunked_decode(struct chunked_decoder *decoder, const char *in, size_t len,
+                                   size_t *ret_consumed, struct str *ret_data);
+
+/* Writes the size line of a chunk ("1f4\r\n") and returns its length. */
+#define CHUNK_HEAD_MAX 20
+size_t chunk_head(char out[CHUNK_HEAD_MAX], size_t data_length);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Creation of the scoreboard and the few operations that touch more than one record. The master
+ * runs create, retire and total; workers run claim and unclaim.
+ */
+#include "worker/scoreboard.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "config/base/check.h"
+#include "config/base/fd.h"
+
+/* "NARWHAL1" */
+#define BOARD_MAGIC UINT64_C(0x314c41485752414e)
+#define BOARD_VERSION 1
+
+static const char *const state_names[BOARD_STATE_COUNT] = {
+#define BOARD_STATE_NAME(name) [BOARD_##name] = #name,
+    BOARD_STATES(BOARD_STATE_NAME)
+#undef BOARD_STATE_NAME
+};
+
+const char *
+board_state_name(enum board_state state)
+{
+    return state < BOARD_STATE_COUNT ? state_names[state] : "?";
+}
+
+struct scoreboard *
+scoreboard_create(int *ret_fd)
+{
+    int fd = memfd_create("narwhal-scoreboard", MFD_CLOEXEC);
+
+    if (fd == -1) {
+        return NULL;
+    }
+    if (ftruncate(fd, sizeof(struct scoreboard)) == -1) {
+        fd_close(&fd);
+        return NULL;
+    }
+    struct scoreboard *board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (board == MAP_FAILED) {
+        fd_close(&fd);
+        return NULL;
+    }
+    board->magic = BOARD_MAGIC;
+    board->version = BOARD_VERSION;
+    board->size = sizeof(*board);
+    *ret_fd = fd;
+    return board;
+}
+
+bool
+board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t slots)
+{
+    _Atomic uint32_t *mine = &board->workers[cell].claims[server];
+    _Atomic uint32_t *all = &board->servers[server].in_flight;
+
+    atomic_store_explicit(mine, atomic_load_explicit(mine, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    uint32_t now = atomic_load_explicit(all, memory_order_relaxed);
+    do {
+        if (slots > 0 && now >= slots) {
+            atomic_store_explicit(mine, atomic_load_explicit(mine, memory_order_relaxed) - 1,
+                                  memory_order_relaxed);
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, now + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+/* Takes at most count away and never goes below zero: see board_claim(). */
+static void
+in_flight_sub(_Atomic uint32_t *all, uint32_t count)
+{
+    uint32_t now = atomic_load_explicit(all, memory_order_relaxed);
+    uint32_t less;
+
+    do {
+        less = now > count ? now - count : 0;
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, less, memory_order_relaxed,
+                                                    memory_order_relaxed));
+}
+
+void
+board_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server)
+{
+    _Atomic uint32_t *mine = &board->workers[cell].claims[server];
+    uint32_t held = atomic_load_explicit(mine, memory_order_relaxed);
+
+    CHECK(held > 0);
+    in_flight_sub(&board->servers[server].in_flight, 1);
+    atomic_store_explicit(mine, held - 1, memory_order_relaxed);
+}
+
+void
+board_retire_worker(struct scoreboard *board, uint32_t cell)
+{
+    struct board_worker *worker = &board->workers[cell];
+
+#define BOARD_COUNTER_FOLD(name, text)                                                             \
+    board_count(&board->retired.name,                                                              \
+                atomic_exchange_explicit(&worker->counters.name, 0, memory_order_relaxed));
+    BOARD_COUNTERS(BOARD_COUNTER_FOLD)
+#undef BOARD_COUNTER_FOLD
+    for (uint32_t server = 0; server < BOARD_SERVERS_MAX; server++) {
+        uint32_t held = atomic_exchange_explicit(&worker->claims[server], 0, memory_order_relaxed);
+        if (held > 0) {
+            in_flight_sub(&board->servers[server].in_flight, held);
+        }
+    }
+    atomic_store_explicit(&worker->turn_started_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->settings_serial, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->state, BOARD_FREE, memory_order_release);
+}
+
+static uint64_t
+counter_at(const struct board_counters *counters, size_t offset)
+{
+    const char *at = (const char *)counters + offset;
+    const _Atomic uint64_t *counter = (const _Atomic uint64_t *)(const void *)at;
+
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+uint64_t
+board_total(const struct scoreboard *board, size_t counter_offset)
+{
+    uint64_t total = counter_at(&board->retired, counter_offset);
+
+    for (uint32_t cell = 0; cell < BOARD_CELLS_MAX; cell++) {
+        if (atomic_load_explicit(&board->workers[cell].state, memory_order_relaxed) != BOARD_FREE) {
+            total += counter_at(&board->workers[cell].counters, counter_offset);
+        }
+    }
+    return total;
+}
