@@ -40,15 +40,13 @@ print_item(const char *key, const char *value, const char *origin, FILE *out)
 
     buf_addf(&line, "%s =%s%s", key, value[0] == '\0' ? "" : " ", value);
     if (line.len > INI_SOURCE_LINE_MAX || !file_can_hold(value)) {
-        (void)fprintf(out,
-                      "# The next setting does not fit into a settings file (%s):\n"
-                      "# ",
-                      line.len > INI_SOURCE_LINE_MAX ? "its line is too long"
-                                                     : "a ';' behind a blank begins a comment");
-        /* Whole, although the line may be too long for a file: it must not be lost without an
-         * error, and that error names the line. */
-        (void)fprintf(out, "%s\n", line.ptr);
+        /* A line that is refused, so that the value cannot get lost without an error. */
+        print_comment(line.ptr, out);
         print_comment(origin, out);
+        (void)fprintf(out, "%s cannot be written in a settings file, %s\n", key,
+                      line.len > INI_SOURCE_LINE_MAX
+                          ? "the line would be too long"
+                          : "a semicolon behind a blank would begin a comment");
     } else if (line.len + strlen(" ; ") + strlen(origin) <= INI_SOURCE_LINE_MAX) {
         (void)fprintf(out, "%s ; %s\n", line.ptr, origin);
     } else {
