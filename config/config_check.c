@@ -244,18 +244,16 @@ static void
 check_folder(const struct check *check, const struct spot *spot, const char *path)
 {
     struct stat status;
-    struct buf quoted = {0};
 
     if (path == NULL) {
         return;
     }
-    value_quote(path, &quoted);
+    /* Whole, however long: the end of a path says most. */
     if (stat(path, &status) == -1) {
-        fail(check, spot, "the folder %s cannot be used: %s", quoted.ptr, strerror(errno));
+        fail(check, spot, "the folder \"%s\" cannot be used: %s", path, strerror(errno));
     } else if (!S_ISDIR(status.st_mode)) {
-        fail(check, spot, "%s is not a folder", quoted.ptr);
+        fail(check, spot, "\"%s\" is not a folder", path);
     }
-    buf_release(&quoted);
 }
 
 /* ---- [backend:NAME] ------------------------------------------------------------------------ */
@@ -560,7 +558,7 @@ check_routes(const struct check *check)
         check_route(check, i);
         collect_route_keys(check, i, &keys);
     }
-    keyed_list_check(check, &keys, "is there twice: a request has one route");
+    keyed_list_check(check, &keys, "is there twice (a request has one route)");
 }
 
 void

@@ -170,14 +170,13 @@ config_print_help(FILE *out)
         {"-V, --version", "Print the version and exit."},
     };
 
-    (void)fputs(
-        "Usage: narwhal -c FILE [FLAG...]\n"
-        "       narwhal --static FOLDER [FLAG...]\n"
-        "       narwhal --backend ADDRESS [FLAG...]\n"
-        "       narwhal --app COMMAND [FLAG...]\n\n"
-        "Pre-fork server master: serves static files and applications by a fixed number of\n"
-        "worker processes.\n\n",
-        out);
+    (void)fputs("Usage: narwhal -c FILE [FLAG...]\n"
+                "       narwhal --static FOLDER [FLAG...]\n"
+                "       narwhal --backend ADDRESS [FLAG...]\n"
+                "       narwhal --app COMMAND [FLAG...]\n\n"
+                "Pre-fork server master: serves static files and applications by a fixed number\n"
+                "of worker processes.\n\n",
+                out);
     for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++) {
         (void)fprintf(out, "  %s\n", special[i].flag);
         print_wrapped(special[i].text, HELP_INDENT, out);

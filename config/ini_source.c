@@ -106,7 +106,8 @@ judge_section(struct ini_source *source, struct str line)
         return false;
     }
     if (name.len > INI_SOURCE_NAME_MAX) {
-        tell_error(source, "the name of a section must not be longer than %d bytes; it has %zu",
+        tell_error(source,
+                   "the name of a section must not be longer than %d bytes; this one has %zu",
                    INI_SOURCE_NAME_MAX, name.len);
         return false;
     }
@@ -133,19 +134,20 @@ judge_value(struct ini_source *source, struct str line)
         length++;
     }
     if (length == line.len || line.ptr[length] == ';') {
-        tell_error(source, "must be 'key = value', '[section]', or a comment that begins with ; "
-                           "or #");
+        tell_error(source,
+                   "the line must be 'key = value', '[section]', or a comment that begins with ; "
+                   "or #");
         return false;
     }
     while (length > 0 && is_blank(line.ptr[length - 1])) {
         length--;
     }
     if (length == 0) {
-        tell_error(source, "must have a key before the '%c'", skip_blanks(line).ptr[0]);
+        tell_error(source, "the line must have a key before the '%c'", skip_blanks(line).ptr[0]);
         return false;
     }
     if (length > INI_SOURCE_NAME_MAX) {
-        tell_error(source, "a key must not be longer than %d bytes; it has %zu",
+        tell_error(source, "a key must not be longer than %d bytes; this one has %zu",
                    INI_SOURCE_NAME_MAX, length);
         return false;
     }
@@ -159,21 +161,21 @@ judge_line(struct ini_source *source, struct str line)
     struct str text = skip_blanks(line);
 
     if (memchr(line.ptr, '\0', line.len) != NULL) {
-        tell_error(source, "has a NUL byte; a settings file is text in UTF-8");
+        tell_error(source, "the line has a NUL byte; a settings file is text in UTF-8");
         return false;
     }
     for (size_t i = 0; i < line.len; i++) {
         unsigned char c = (unsigned char)line.ptr[i];
         if ((c < 0x20 && c != '\t') || c == 0x7f) {
             tell_error(source,
-                       "has the control byte 0x%02x at column %zu; only printable text "
+                       "the line has the control byte 0x%02x at column %zu; only printable text "
                        "and tabs are allowed",
                        c, i + 1);
             return false;
         }
     }
     if (line.len > INI_SOURCE_LINE_MAX) {
-        tell_error(source, "a line must not be longer than %d bytes; it has %zu",
+        tell_error(source, "a line must not be longer than %d bytes; this one has %zu",
                    INI_SOURCE_LINE_MAX, line.len);
         return false;
     }
@@ -182,7 +184,8 @@ judge_line(struct ini_source *source, struct str line)
     }
     if (text.len < line.len) {
         /* Elsewhere it would go on with the value above; here values have one line. */
-        tell_error(source, "must not be indented; remove the blanks at its beginning");
+        tell_error(source, "the line must not be indented; remove the blanks at its beginning (a "
+                           "value cannot go on in a second line)");
         return false;
     }
     if (text.ptr[0] == '[') {
@@ -199,8 +202,9 @@ static void
 end_line(struct ini_source *source)
 {
     if (source->expects_value) {
-        tell_error(source, "must be 'key = value', '[section]', or a comment that begins with ; "
-                           "or #");
+        tell_error(source,
+                   "the line must be 'key = value', '[section]', or a comment that begins with ; "
+                   "or #");
     }
     source->expects_value = false;
 }

@@ -2,7 +2,8 @@
  *
  * "Did you mean": the edit distance of Damerau and Levenshtein in its optimal string alignment
  * form (insert, delete, replace, swap of neighbours each cost 1). Near enough is one slip per
- * three letters of the shorter name, at most three, and never all of a short name. No state.
+ * three letters of the shorter name, at least one and at most three, and never all of a name. No
+ * state.
  */
 #include "config/nearest.h"
 
@@ -64,7 +65,7 @@ nearest_offer(struct nearest *nearest, const char *name)
         return;
     }
     size_t shorter = min_size(text_length, name_length);
-    size_t allowed = min_size((shorter + 2) / 3, 3);
+    size_t allowed = shorter < 6 ? 1 : min_size(shorter / 3, 3);
     size_t distance = distance_of(nearest->text, text_length, name, name_length);
     if (distance <= allowed && distance < shorter &&
         (nearest->name == NULL || distance < nearest->distance)) {
