@@ -115,6 +115,8 @@ lose_all(struct access_log *log, const char *why)
     }
     log->lost = 0;
     log->failing = false;
+    free(log->buffer);
+    log->buffer = NULL;
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -185,28 +187,18 @@ schedule(struct access_log *log)
     }
 }
 
-/* A reader that is slow is not reported before it costs a line. */
-static int
-flush(struct access_log *log)
-{
-    int error = 0;
-
-    if (log->used > 0 && log->fd != -1) {
-        error = write_buffer(log);
-        if (error == 0) {
-            report_recovery(log);
-        } else if (error != EAGAIN) {
-            report_failure(log, error);
-        }
-    }
-    schedule(log);
-    return error;
-}
-
 void
 access_log_flush(struct access_log *log)
 {
-    (void)flush(log); /* reported; the timer tries again */
+    if (log->used > 0 && log->fd != -1) {
+        log->error = write_buffer(log);
+        if (log->error == 0) {
+            report_recovery(log);
+        } else if (log->error != EAGAIN) { /* a slow reader is reported when it costs a line */
+            report_failure(log, log->error);
+        }
+    }
+    schedule(log);
 }
 
 static void
@@ -234,14 +226,14 @@ access_log_add(struct access_log *log, const struct access_record *record)
         }
     }
     size_t line_max = log->is_file ? ACCESS_LINE_MAX : PIPE_BUF;
+    if (ACCESS_BUFFER_BYTES - log->used < line_max && (log->error == 0 || log->error == EAGAIN)) {
+        /* After another error the timer alone tries again: not one system call per line. */
+        access_log_flush(log);
+    }
     if (ACCESS_BUFFER_BYTES - log->used < line_max) {
-        /* While writing fails the timer alone tries again: not one system call per line. */
-        int error = log->failing ? EAGAIN : flush(log);
-        if (ACCESS_BUFFER_BYTES - log->used < line_max) {
-            report_failure(log, error);
-            log->lost++;
-            return;
-        }
+        report_failure(log, log->error);
+        log->lost++;
+        return;
     }
     log->used +=
         access_format_line(log->format, record, log->pid, log->buffer + log->used, line_max);
@@ -267,8 +259,6 @@ access_log_release(struct access_log *log)
     fd_close(&log->fd);
     access_format_free(log->format);
     log->format = NULL;
-    free(log->buffer);
-    log->buffer = NULL;
 }
 
 void
@@ -287,6 +277,7 @@ access_log_set_fd(struct access_log *log, int fd)
     }
     fd_close(&log->fd);
     log->fd = fd;
+    log->error = 0;
     if (fd == -1) {
         lose_all(log, "is off");
     } else {
