@@ -142,7 +142,9 @@ void config_args_parse(struct config_args *ret_args, int argc, char *const *argv
 void config_args_release(struct config_args *args);
 
 /* Loads defaults < file < environment < flags, and checks all of it, also across settings (routes
- * name existing backends, static roots exist and are folders, one action per route …).
+ * name existing backends, static roots exist and are folders, one action per route …). With
+ * CONFIG_PRINT there need be no route. Relative paths of flags and variables, args->path among
+ * them, are relative to the process's folder: a master that reloads must not have changed it.
  * Returns NULL and fills errors when anything is wrong; errors must start zeroed. May be called
  * again with the same args: a reload. */
 struct config *config_load(const struct config_args *args, struct config_errors *errors);

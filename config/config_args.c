@@ -198,9 +198,10 @@ judge_combination(const struct seen *seen)
         return xstrdup("--static cannot be given with --backend or --app: both would answer for "
                        "'/'; write a settings file with a [route:NAME] for each path");
     }
-    if (!has_file && !has_backend && !seen->kind[FLAG_STATIC]) {
-        return xstrdup("nothing to serve; give a settings file with -c FILE, or --static FOLDER, "
-                       "--backend ADDRESS or --app COMMAND");
+    /* --check-config tells what is wrong with the rest first, --print-config shows the defaults. */
+    if (!has_file && !has_backend && !seen->kind[FLAG_STATIC] && !seen->kind[FLAG_CHECK] &&
+        !seen->kind[FLAG_PRINT]) {
+        return xstrdup(CONFIG_NOTHING_TO_SERVE);
     }
     return NULL;
 }

@@ -541,18 +541,21 @@ check_route(const struct check *check, size_t index)
 }
 
 static void
-check_routes(const struct check *check)
+check_routes(const struct check *check, bool needs_route)
 {
     const struct config *config = check->config;
     struct keyed_list keys = {0};
 
-    if (config->route_count == 0 && check->errors->count == 0) {
+    if (needs_route && config->route_count == 0 && check->errors->count == 0) {
+        if (config->path == NULL) {
+            config_errors_add(check->errors, "%s", CONFIG_NOTHING_TO_SERVE);
+            return;
+        }
         config_errors_add(check->errors,
-                          "%s%sthere is no route, so nothing would be served; add a section "
+                          "%s: there is no route, so nothing would be served; add a section "
                           "[route:NAME] with path and an action (static, backend, redirect or "
                           "respond)",
-                          config->path == NULL ? "" : config->path,
-                          config->path == NULL ? "" : ": ");
+                          config->path);
     }
     for (size_t i = 0; i < config->route_count; i++) {
         check_route(check, i);
@@ -562,7 +565,7 @@ check_routes(const struct check *check)
 }
 
 void
-config_check(const struct config *config, struct config_errors *errors)
+config_check(const struct config *config, bool needs_route, struct config_errors *errors)
 {
     const struct check check = {config, errors};
 
@@ -571,5 +574,5 @@ config_check(const struct config *config, struct config_errors *errors)
     for (size_t i = 0; i < config->backend_count; i++) {
         check_backend(&check, i);
     }
-    check_routes(&check);
+    check_routes(&check, needs_route);
 }

@@ -253,7 +253,7 @@ take(struct image_reader *reader, void *ret_bytes, size_t size)
 static bool
 take_text(struct image_reader *reader, char **ret_text)
 {
-    uint32_t length;
+    uint32_t length = 0;
 
     *ret_text = NULL;
     if (!take(reader, &length, sizeof(length))) {
@@ -281,7 +281,7 @@ take_path(struct image_reader *reader)
 static bool
 take_section(struct image_reader *reader)
 {
-    uint8_t section;
+    uint8_t section = 0;
     char *name;
     bool is_ok = false;
 
@@ -339,7 +339,7 @@ store_value(struct image_reader *reader, size_t row, const char *place, const ch
 static bool
 take_value(struct image_reader *reader)
 {
-    uint16_t row;
+    uint16_t row = 0;
     char *place = NULL;
     char *text = NULL;
     bool is_ok = false;
@@ -364,7 +364,7 @@ done:
 static bool
 take_records(struct image_reader *reader)
 {
-    uint32_t count;
+    uint32_t count = 0;
 
     if (!take(reader, &count, sizeof(count))) {
         return false;
@@ -410,7 +410,7 @@ take_all(struct image_reader *reader)
         return false;
     }
     for (;;) {
-        uint8_t kind;
+        uint8_t kind = 0;
         bool is_ok = false;
         if (!take(reader, &kind, sizeof(kind))) {
             return false;

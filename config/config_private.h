@@ -78,8 +78,12 @@ void config_report(struct config_errors *errors, enum config_layer layer, const 
                    enum setting_section section, const char *name, const char *key,
                    const char *message);
 
-/* All that one setting alone cannot show to be wrong. */
-void config_check(const struct config *config, struct config_errors *errors);
+/* All that one setting alone cannot show to be wrong; needs_route: also that nothing is served. */
+void config_check(const struct config *config, bool needs_route, struct config_errors *errors);
+
+#define CONFIG_NOTHING_TO_SERVE                                                                    \
+    "nothing to serve; give a settings file with -c FILE, or --static FOLDER, --backend ADDRESS "  \
+    "or --app COMMAND"
 
 /* ---- flags --------------------------------------------------------------------------------- */
 

@@ -275,7 +275,7 @@ pin_inih_switches(void)
 static const char *
 kind_of(mode_t mode)
 {
-    return S_ISDIR(mode)    ? "a folder"
+    return S_ISDIR(mode)    ? "a directory"
            : S_ISFIFO(mode) ? "a pipe"
            : S_ISSOCK(mode) ? "a socket"
                             : "a device";

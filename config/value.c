@@ -621,7 +621,7 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
     case VALUE_TYPE_COUNT:
         break;
     }
-    CHECK(!"a value type");
+    CHECK(type < VALUE_TYPE_COUNT);
     return NULL;
 }
 
@@ -663,7 +663,7 @@ value_count(enum value_type type, const void *field)
     case VALUE_TYPE_COUNT:
         break;
     }
-    CHECK(!"a value type");
+    CHECK(type < VALUE_TYPE_COUNT);
     return 0;
 }
 
@@ -736,7 +736,7 @@ value_print(enum value_type type, const void *field, size_t index, struct buf *o
         break;
     }
     case VALUE_TYPE_COUNT:
-        CHECK(!"a value type");
+        CHECK(type < VALUE_TYPE_COUNT);
     }
 }
 
@@ -830,7 +830,7 @@ value_release(enum value_type type, void *field)
     case VALUE_TYPE_COUNT:
         break;
     }
-    CHECK(!"a value type");
+    CHECK(type < VALUE_TYPE_COUNT);
 }
 
 void
@@ -883,5 +883,5 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
     case VALUE_TYPE_COUNT:
         break;
     }
-    CHECK(!"a value type");
+    CHECK(type < VALUE_TYPE_COUNT);
 }

@@ -139,7 +139,7 @@ Test(config, whole_file_errors)
                   "no.ini: the settings file cannot be read: No such file or directory; name one "
                   "with -c FILE\n");
     expect_errors(FLAGS("-c", "/"), NULL,
-                  "/: is a folder, not a settings file; name the file itself with -c FILE\n");
+                  "/: is a directory, not a settings file; name the file itself with -c FILE\n");
     expect_errors(FLAGS("-c", "pipe"), NULL,
                   "pipe: is a pipe, not a settings file; name the file itself with -c FILE\n");
     expect_errors(FLAGS("-c", ""), NULL,
@@ -225,6 +225,24 @@ Test(config, without_a_file_a_route_is_made)
     cr_assert_eq(config->backend_count, 1);
     cr_expect_str_eq(config->backends[0].command, "uvicorn app:app --fd {fd}");
     cr_expect_str_eq(config_origin(config, "backend", "default", "command"), "--app");
+    config_free(config);
+}
+
+Test(config, without_a_route_only_printing_is_possible)
+{
+    write_text("n.ini", "");
+    expect_errors(
+        FLAGS("-c", "n.ini"), NULL,
+        "n.ini: there is no route, so nothing would be served; add a section [route:NAME] "
+        "with path and an action (static, backend, redirect or respond)\n");
+    expect_errors(FLAGS("--check-config"), NULL,
+                  "nothing to serve; give a settings file with -c FILE, or --static FOLDER, "
+                  "--backend ADDRESS or --app COMMAND\n");
+    expect_errors(FLAGS("--check-config", "--workers", "0"), NULL,
+                  "--workers: \"0\" is out of range; it must be auto or 1 to 256\n");
+    config_free(load_good(FLAGS("-c", "n.ini", "--print-config"), NULL));
+    struct config *config = load_good(FLAGS("--print-config", "-w3"), NULL);
+    cr_expect_eq(config->master.workers, 3);
     config_free(config);
 }
 

@@ -66,6 +66,8 @@ Test(config_args, commands)
     expect_command(FLAGS("--config=-"), CONFIG_RUN, "-");
     expect_command(FLAGS("--check-config", "-c", "x.ini"), CONFIG_CHECK, "x.ini");
     expect_command(FLAGS("-c", "x.ini", "--print-config"), CONFIG_PRINT, "x.ini");
+    expect_command(FLAGS("--check-config"), CONFIG_CHECK, NULL);
+    expect_command(FLAGS("--print-config", "-w3"), CONFIG_PRINT, NULL);
     expect_command(FLAGS("--static", "."), CONFIG_RUN, NULL);
     expect_command(FLAGS("--app", "a", "--print-config"), CONFIG_PRINT, NULL);
     expect_command(FLAGS("--backend", "a", "--backend", "b"), CONFIG_RUN, NULL);
@@ -88,7 +90,6 @@ Test(config_args, bad_usage)
 
     expect_usage_error((const char *const[]){"narwhal", NULL}, nothing);
     expect_usage_error(FLAGS("--workers", "2"), nothing);
-    expect_usage_error(FLAGS("--check-config"), nothing);
     expect_usage_error(FLAGS("--wrokers", "2"), "unknown flag \"--wrokers\"; did you mean "
                                                 "\"--workers\"?");
     expect_usage_error(FLAGS("--wrokers=2"), "unknown flag \"--wrokers\"; did you mean "

@@ -245,7 +245,7 @@ Test(ini_source, what_is_no_file_is_an_error_at_once)
                                "name one with -c FILE\n");
     cr_expect_eq(read_events(".", &text), -EISDIR);
     cr_expect_str_eq(text.ptr,
-                     "!0 is a folder, not a settings file; name the file itself with -c FILE\n");
+                     "!0 is a directory, not a settings file; name the file itself with -c FILE\n");
     cr_assert_eq(mkfifo("pipe", 0600), 0);
     cr_expect_eq(read_events("pipe", &text), -EINVAL, "and it does not wait for a writer");
     cr_expect_str_eq(text.ptr,
