@@ -13,10 +13,19 @@
 
 enum chunked_result { CHUNKED_MORE = 0, CHUNKED_DATA, CHUNKED_END, CHUNKED_BAD };
 
+/* Longest size line with its extensions, all trailers together, and what the size lines of a body
+ * may cost above its data. */
+#define CHUNKED_LINE_MAX 256
+#define CHUNKED_TRAILERS_MAX 8192
+#define CHUNKED_EXCESS_MAX 16384
+
 struct chunked_decoder {
     uint8_t state;
+    uint8_t name_length; /* of the trailer name so far, as far as it fits in name */
+    char name[18];       /* in lower case; long enough for every name that is looked for, and one */
     uint64_t left;       /* data bytes of the current chunk still to come */
     uint32_t line_bytes; /* of the size line or of all trailers so far, for the limits */
+    uint32_t excess;     /* bytes of size lines beyond what their data justifies */
     const char *reason;  /* after CHUNKED_BAD */
 };
 

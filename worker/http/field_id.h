@@ -41,30 +41,40 @@ field_id_word_is(const char *p, const char *lower, size_t size)
     return (field_id_load(p, size) | letters) == wanted;
 }
 
+/* The last size bytes; they may overlap those compared before. */
+FIELD_ID_INLINE bool
+field_id_tail_is(const char *p, const char *lower, size_t length, size_t size)
+{
+    size_t at = length > size ? length - size : 0;
+
+    return field_id_word_is(p + at, lower + at, size);
+}
+
 FIELD_ID_INLINE bool
 field_id_name_is(const char *p, const char *lower, size_t length)
 {
     if (length > 16) {
         return field_id_word_is(p, lower, 8) && field_id_word_is(p + 8, lower + 8, 8) &&
-               field_id_word_is(p + length - 8, lower + length - 8, 8);
+               field_id_tail_is(p, lower, length, 8);
     }
     if (length > 8) {
-        return field_id_word_is(p, lower, 8) &&
-               field_id_word_is(p + length - 8, lower + length - 8, 8);
+        return field_id_word_is(p, lower, 8) && field_id_tail_is(p, lower, length, 8);
     }
     if (length >= 4) {
-        return field_id_word_is(p, lower, 4) &&
-               field_id_word_is(p + length - 4, lower + length - 4, 4);
+        return field_id_word_is(p, lower, 4) && field_id_tail_is(p, lower, length, 4);
     }
-    return field_id_word_is(p, lower, 2) && field_id_word_is(p + length - 2, lower + length - 2, 2);
+    return field_id_word_is(p, lower, 2) && field_id_tail_is(p, lower, length, 2);
 }
 
 /* length is a constant after inlining, so that all rows but those of that length vanish. */
 FIELD_ID_INLINE enum field_id
 field_id_of_length(const char *p, size_t length)
 {
+/* The padding lets an unoptimised build compile the comparisons of other lengths, which it never
+ * runs, without reading beyond the name. */
 #define FIELD(name, text)                                                                          \
-    if (length == sizeof(text) - 1 && field_id_name_is(p, text, sizeof(text) - 1)) {               \
+    static const char lower_##name[24] = text;                                                     \
+    if (length == sizeof(text) - 1 && field_id_name_is(p, lower_##name, sizeof(text) - 1)) {       \
         return FIELD_##name;                                                                       \
     }
 #include "worker/http/field.def"

@@ -15,7 +15,8 @@
 
 #define SCAN_INLINE static inline __attribute__((always_inline, unused))
 
-/* ---- scalar: eight bytes at a time where the rule is a comparison ----------------------------- */
+/* ---- scalar: eight bytes at a time where the rule is a comparison -----------------------------
+ */
 
 #define SCAN_EVERY(byte) (0x0101010101010101u * (uint64_t)(byte))
 
@@ -94,10 +95,11 @@ scan_token_scalar(const char *p, const char *end)
 #include <immintrin.h>
 
 /* ---- SSE4.2: sixteen bytes. PCMPESTRI would do it in one instruction, but a slow one that takes
- * ranges only; comparisons and PSHUFB are faster and exact. --------------------------------------- */
+ * ranges only; comparisons and PSHUFB are faster and exact. ---------------------------------------
+ */
 
-#define SCAN_SSE42 __attribute__((target("sse4.2,ssse3")))
-#define SCAN_AVX2 __attribute__((target("avx2,bmi")))
+#define SCAN_FOR_SSE42 __attribute__((target("sse4.2,ssse3")))
+#define SCAN_FOR_AVX2 __attribute__((target("avx2,bmi")))
 
 /* Bit h of entry l: byte 0xhl is a tchar. PSHUFB gives 0 for an index with the top bit set, so
  * that bytes from 0x80 on fall out by themselves. */
@@ -106,13 +108,13 @@ scan_token_scalar(const char *p, const char *end)
         (char)248, (char)248, (char)244, 84, (char)208, 84, (char)244, 112
 #define SCAN_TOKEN_HIGH 1, 2, 4, 8, 16, 32, 64, (char)128, 0, 0, 0, 0, 0, 0, 0, 0
 
-SCAN_INLINE SCAN_SSE42 __m128i
+SCAN_INLINE SCAN_FOR_SSE42 __m128i
 scan_load16(const char *p)
 {
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
-SCAN_INLINE SCAN_SSE42 unsigned
+SCAN_INLINE SCAN_FOR_SSE42 unsigned
 scan_field_value_mask16(__m128i bytes)
 {
     __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
@@ -122,7 +124,7 @@ scan_field_value_mask16(__m128i bytes)
     return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, control), del));
 }
 
-SCAN_INLINE SCAN_SSE42 unsigned
+SCAN_INLINE SCAN_FOR_SSE42 unsigned
 scan_target_mask16(__m128i bytes)
 {
     /* As signed numbers the bytes from 0x80 on are negative, so one comparison does both ends. */
@@ -133,7 +135,7 @@ scan_target_mask16(__m128i bytes)
     return 0xffffu & ~(unsigned)_mm_movemask_epi8(_mm_andnot_si128(_mm_or_si128(del, hash), good));
 }
 
-SCAN_INLINE SCAN_SSE42 unsigned
+SCAN_INLINE SCAN_FOR_SSE42 unsigned
 scan_token_mask16(__m128i bytes)
 {
     const __m128i low_table = _mm_setr_epi8(SCAN_TOKEN_LOW);
@@ -147,7 +149,7 @@ scan_token_mask16(__m128i bytes)
 }
 
 #define SCAN_DEFINE_SSE42(name)                                                                    \
-    SCAN_INLINE SCAN_SSE42 const char *scan_##name##_sse42(const char *p, const char *end)         \
+    SCAN_INLINE SCAN_FOR_SSE42 const char *scan_##name##_sse42(const char *p, const char *end)     \
     {                                                                                              \
         while (end - p >= 16) {                                                                    \
             unsigned mask = scan_##name##_mask16(scan_load16(p));                                  \
@@ -163,15 +165,16 @@ SCAN_DEFINE_SSE42(field_value)
 SCAN_DEFINE_SSE42(target)
 SCAN_DEFINE_SSE42(token)
 
-/* ---- AVX2: thirty-two bytes ------------------------------------------------------------------- */
+/* ---- AVX2: thirty-two bytes -------------------------------------------------------------------
+ */
 
-SCAN_INLINE SCAN_AVX2 __m256i
+SCAN_INLINE SCAN_FOR_AVX2 __m256i
 scan_load32(const char *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-SCAN_INLINE SCAN_AVX2 unsigned
+SCAN_INLINE SCAN_FOR_AVX2 unsigned
 scan_field_value_mask32(__m256i bytes)
 {
     __m256i control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
@@ -181,7 +184,7 @@ scan_field_value_mask32(__m256i bytes)
     return (unsigned)_mm256_movemask_epi8(_mm256_or_si256(_mm256_andnot_si256(tab, control), del));
 }
 
-SCAN_INLINE SCAN_AVX2 unsigned
+SCAN_INLINE SCAN_FOR_AVX2 unsigned
 scan_target_mask32(__m256i bytes)
 {
     __m256i good = _mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(0x20));
@@ -191,7 +194,7 @@ scan_target_mask32(__m256i bytes)
     return ~(unsigned)_mm256_movemask_epi8(_mm256_andnot_si256(_mm256_or_si256(del, hash), good));
 }
 
-SCAN_INLINE SCAN_AVX2 unsigned
+SCAN_INLINE SCAN_FOR_AVX2 unsigned
 scan_token_mask32(__m256i bytes)
 {
     const __m256i low_table = _mm256_setr_epi8(SCAN_TOKEN_LOW, SCAN_TOKEN_LOW);
@@ -207,7 +210,7 @@ scan_token_mask32(__m256i bytes)
 /* Half a block is worth a step of its own: most heads end within the last 32 bytes of what was
  * read. */
 #define SCAN_DEFINE_AVX2(name)                                                                     \
-    SCAN_INLINE SCAN_AVX2 const char *scan_##name##_avx2(const char *p, const char *end)           \
+    SCAN_INLINE SCAN_FOR_AVX2 const char *scan_##name##_avx2(const char *p, const char *end)       \
     {                                                                                              \
         while (end - p >= 32) {                                                                    \
             unsigned mask = scan_##name##_mask32(scan_load32(p));                                  \

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Accepting connections from the lanes assigned to this worker. Runs in workers.
+ */
+#include "worker/acceptor.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "config/base/check.h"
+#include "config/base/fd.h"
+#include "config/base/log.h"
+#include "worker/conn.h"
+#include "worker/live.h"
+#include "worker/peer.h"
+#include "worker/worker_private.h"
+
+struct lane {
+    struct list_node node;
+    ev_io io; /* io.fd is the listening socket, this worker's descriptor of it */
+    struct worker *worker;
+    uint32_t id;
+    uint32_t burst; /* accepts per event: grows while the queue keeps up with it */
+};
+
+/* Accepts in one event, so that a storm of connections does not starve those that are open. */
+#define ACCEPT_BURST_MAX 16u
+/* How long accepting rests when descriptors or memory run out (libev manual, "The special problem
+ * of accept()ing when you can't"). */
+#define ACCEPT_PAUSE_MS 100
+/* Connections looked at to find an idle one that can make room. */
+#define MAKE_ROOM_LOOK_MAX 64
+
+static struct lane *
+lane_from_io(ev_io *io)
+{
+    return container_of(io, struct lane, io);
+}
+
+static bool
+is_exhaustion(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static void
+watch_lanes(struct worker *worker, bool watch)
+{
+    LIST_FOR_EACH (node, &worker->acceptor.lanes) {
+        struct lane *lane = container_of(node, struct lane, node);
+        if (watch) {
+            ev_io_start(worker->loop, &lane->io);
+        } else {
+            ev_io_stop(worker->loop, &lane->io);
+        }
+    }
+}
+
+static void
+on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct worker *worker =
+        container_of(container_of(timer, struct acceptor, pause), struct worker, acceptor);
+
+    (void)loop;
+    (void)revents;
+    worker->acceptor.paused = false;
+    watch_lanes(worker, true);
+}
+
+static void
+pause_accepting(struct worker *worker, int error)
+{
+    struct acceptor *acceptor = &worker->acceptor;
+
+    if (acceptor->paused) {
+        return;
+    }
+    log_error("cannot accept connections: %s; trying again every %d ms open=%u%s", strerror(error),
+              ACCEPT_PAUSE_MS, worker->conn_count,
+              error == EMFILE ? " help=\"raise LimitNOFILE= or ulimit -n, or lower connections\""
+                              : "");
+    acceptor->paused = true;
+    watch_lanes(worker, false);
+    ev_timer_set(&acceptor->pause, ACCEPT_PAUSE_MS / 1000.0, 0.0);
+    ev_timer_start(worker->loop, &acceptor->pause);
+}
+
+/* Beyond `connections` an idle one makes room. The list is in order of opening; a connection that
+ * was used lately is passed over and moves to the end (second chance), so that finding the longest
+ * idle one costs nothing while there is room. */
+static void
+make_room(struct worker *worker)
+{
+    for (int looked = 0; looked < MAKE_ROOM_LOOK_MAX; looked++) {
+        struct list_node *first = list_first(&worker->conns);
+        struct conn *conn = container_of(first, struct conn, node);
+        bool used_lately = conn->deadline.at_ms - worker->now_ms >
+                           worker->live->config->worker.keepalive_ms - 1000;
+        if (conn_is_idle(conn) && (!used_lately || looked > MAKE_ROOM_LOOK_MAX / 2)) {
+            conn_close(conn, CLOSE_MADE_ROOM);
+            return;
+        }
+        list_remove(first);
+        list_push_back(&worker->conns, first);
+    }
+}
+
+/* Accepts one connection; false when there is none to accept now. */
+static bool
+accept_one(struct lane *lane)
+{
+    struct worker *worker = lane->worker;
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    struct peer peer;
+    int fd =
+        accept4(lane->io.fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd == -1) {
+        if (is_exhaustion(errno)) {
+            pause_accepting(worker, errno);
+        } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED &&
+                   errno != EINTR && errno != EPROTO) {
+            log_error("accept failed: %s lane=%u", strerror(errno), lane->id);
+        }
+        return false;
+    }
+    peer_from_sockaddr(&peer, (const struct sockaddr *)&address, length);
+    if (worker->conn_count >= (uint32_t)worker->live->config->worker.connections) {
+        make_room(worker);
+    }
+    conn_open(worker, fd, &peer);
+    return true;
+}
+
+static void
+on_lane_readable(struct ev_loop *loop, ev_io *io, int revents)
+{
+    struct lane *lane = lane_from_io(io);
+    uint32_t accepted = 0;
+
+    (void)loop;
+    (void)revents;
+    /* One accept per event at low load: a second would only say EAGAIN. Under load the burst
+     * doubles, and falls back when the queue runs dry. */
+    while (accepted < lane->burst && accept_one(lane)) {
+        accepted++;
+    }
+    if (accepted == lane->burst) {
+        lane->burst = lane->burst * 2 < ACCEPT_BURST_MAX ? lane->burst * 2 : ACCEPT_BURST_MAX;
+    } else {
+        lane->burst = accepted > 1 ? accepted : 1;
+    }
+}
+
+static struct lane *
+find_lane(struct worker *worker, uint32_t id)
+{
+    LIST_FOR_EACH (node, &worker->acceptor.lanes) {
+        struct lane *lane = container_of(node, struct lane, node);
+        if (lane->id == id) {
+            return lane;
+        }
+    }
+    return NULL;
+}
+
+static void
+lane_free(struct lane *lane)
+{
+    ev_io_stop(lane->worker->loop, &lane->io);
+    fd_close(&lane->io.fd);
+    list_remove(&lane->node);
+    free(lane);
+}
+
+void
+acceptor_init(struct worker *worker)
+{
+    list_init(&worker->acceptor.lanes);
+    ev_timer_init(&worker->acceptor.pause, on_pause_over, 0.0, 0.0);
+    worker->acceptor.paused = false;
+}
+
+void
+acceptor_release(struct worker *worker)
+{
+    LIST_FOR_EACH_SAFE (node, &worker->acceptor.lanes) {
+        lane_free(container_of(node, struct lane, node));
+    }
+    ev_timer_stop(worker->loop, &worker->acceptor.pause);
+}
+
+void
+acceptor_assign(struct worker *worker, uint32_t id, int fd)
+{
+    if (find_lane(worker, id) != NULL) {
+        fd_close(&fd);
+        return;
+    }
+    struct lane *lane = xcalloc(1, sizeof(*lane));
+    lane->worker = worker;
+    lane->id = id;
+    lane->burst = 1;
+    ev_io_init(&lane->io, on_lane_readable, fd, EV_READ);
+    list_push_back(&worker->acceptor.lanes, &lane->node);
+    if (!worker->acceptor.paused) {
+        ev_io_start(worker->loop, &lane->io);
+    }
+    log_debug("lane assigned lane=%u", id);
+}
+
+void
+acceptor_revoke(struct worker *worker, uint32_t id)
+{
+    struct lane *lane = find_lane(worker, id);
+
+    if (lane != NULL) {
+        while (accept_one(lane)) {
+        }
+        log_debug("lane revoked lane=%u", id);
+        lane_free(lane);
+    }
+}
+
+void
+acceptor_revoke_all(struct worker *worker)
+{
+    LIST_FOR_EACH_SAFE (node, &worker->acceptor.lanes) {
+        acceptor_revoke(worker, container_of(node, struct lane, node)->id);
+    }
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * struct exchange: one request and its response. It is born when a request head is complete and
+ * ends when the response went out and the request was read, or when either side is gone. Owned by
+ * its connection. The functions here are what actions answer with.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/base/str.h"
+#include "worker/http/chunked.h"
+#include "worker/http/head_writer.h"
+#include "worker/http/request.h"
+
+struct conn;
+struct live;
+struct route;
+
+struct exchange {
+    struct conn *conn;
+    struct live *live;         /* a reference: what this request began with */
+    const struct route *route; /* of live; NULL when no route matched */
+    void *state;               /* the action's */
+
+    /* ---- the request. The spans of head count from base; both are the worker's, and gone after
+     * this turn, unless kept holds the exchange's own copy of them. */
+    const struct request_head *head;
+    const char *base;
+    struct str path;     /* in normal form; lives as long as head does */
+    bool path_rewritten; /* passing the target on as sent would show another path */
+    void *kept;          /* owned: one allocation with head, bytes and path; NULL: not kept */
+    struct chunked_decoder chunked;
+    uint64_t body_left;  /* BODY_LENGTH: still to come */
+    uint64_t body_bytes; /* decoded so far */
+    bool request_done;   /* the whole body was read */
+    bool drop_body;      /* nobody wants the (rest of the) body */
+    bool continue_due;   /* the client waits for 100 Continue */
+
+    /* ---- the response */
+    int status;           /* 0: no head yet */
+    bool response_done;   /* all of it was put on the stream */
+    bool close;           /* the connection ends after this response */
+    bool close_delimited; /* the response ends with the connection (RFC 9112 section 6.3) */
+    bool broken;          /* the response cannot be completed: the client must see it break */
+    uint64_t body_put;    /* bytes of response body put on the stream */
+    uint64_t sent_mark;   /* stream.sent_bytes when the head was put */
+
+    /* ---- for the logs */
+    int64_t started_ms;
+    int64_t started_real_ms;
+    const char *server; /* address of the server that answered; of the scoreboard */
+    int64_t upstream_ms;
+
+    struct exchange *next_spare;
+};
+
+/* Copies the head, so that it outlives this turn. Safe to call twice. false: out of memory, and
+ * the exchange was answered with 503. */
+bool exchange_keep_head(struct exchange *exchange);
+
+/* Decides whether the connection goes on after this response; from then on exchange->close is
+ * final. Called before a head is written. */
+bool exchange_decide_keep_alive(struct exchange *exchange);
+/* Writes Server, Date and, where needed, Connection, and the empty line. */
+void exchange_put_tail(struct exchange *exchange, struct head_writer *writer);
+/* Most bytes that exchange_put_tail() writes. */
+#define EXCHANGE_TAIL_MAX 128
+
+/* Answers with a head that was written up to its last own field, and a body (left out for HEAD).
+ * Content-Length must be in head. Finishes the response. */
+void exchange_answer(struct exchange *exchange, int status, struct str head, struct str body);
+/* Answers with a small page for the status; extra holds more field lines. reason goes to the log
+ * with the client and the request, at a level by the status; setting is the key that would change
+ * it, or NULL. Finishes the response. After a head is out it breaks the response off instead. */
+void exchange_fail(struct exchange *exchange, int status, const char *reason, const char *setting,
+                   struct str extra_fields);
+/* All of the response was put on the stream. */
+void exchange_finish_response(struct exchange *exchange);
+/* The response cannot be completed; the connection is cut so that the client can tell. */
+void exchange_break(struct exchange *exchange, const char *reason);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The half of exchange.c that only conn.c calls: begin, body, end.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "worker/conn.h"
+#include "worker/exchange.h"
+
+struct worker;
+
+/* Starts the exchange of conn for a complete head: finds the route, checks what every action wants
+ * checked, starts the action. conn->exchange is set. */
+void exchange_begin(struct conn *conn, const struct request_head *head, const char *base);
+/* Whether more of the request body may come now. */
+bool exchange_wants_body(const struct exchange *exchange);
+/* Decodes and hands on; returns the bytes taken, at least 1 unless the exchange failed. */
+size_t exchange_take_body(struct exchange *exchange, const char *bytes, size_t len);
+/* The client took everything: the action may go on. */
+void exchange_drained(struct exchange *exchange);
+/* Whether it may end: the response is out, and the request was read or need not be. */
+bool exchange_is_over(const struct exchange *exchange);
+/* Ends one that is over: logs, counts, frees; conn becomes IDLE or FINISH. */
+void exchange_end(struct conn *conn);
+/* Ends one that is not, because the connection closes. */
+void exchange_end_early(struct conn *conn, enum close_reason reason);
+/* Puts "100 Continue". */
+void exchange_put_continue(struct exchange *exchange);
+/* Writes the small page for a status; returns its length. */
+size_t exchange_page(int status, char *out, size_t capacity);
+/* Writes the Server and Date fields. */
+void worker_put_server_and_date(struct worker *worker, struct head_writer *writer);

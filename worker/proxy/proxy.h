@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * struct proxy: one exchange carried over to a server. See proxy.c for its states.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "worker/deadline.h"
+#include "worker/http/chunked.h"
+#include "worker/http/response.h"
+#include "worker/proxy/retry.h"
+#include "worker/scoreboard.h"
+
+struct backend;
+struct exchange;
+struct upstream_conn;
+struct worker;
+
+/* state, and what it waits for */
+#define PROXY_STATES(X)                                                                            \
+    X(CHOOSE, "a server, at once")                                                                 \
+    X(QUEUE, "a slot at a server")                                                                 \
+    X(CONNECT, "the connection to the server")                                                     \
+    X(HEAD, "the rest of the request to go, and the head of the response")                         \
+    X(BODY, "the body of the response")                                                            \
+    X(TUNNEL, "either side of an upgraded connection")                                             \
+    X(DONE, "the end of the exchange")
+
+enum proxy_state {
+#define PROXY_STATE_ENUM(name, waits_for) PROXY_##name,
+    PROXY_STATES(PROXY_STATE_ENUM)
+#undef PROXY_STATE_ENUM
+        PROXY_STATE_COUNT
+};
+
+struct proxy {
+    struct exchange *exchange; /* owns this, through exchange->state */
+    struct worker *worker;
+    struct backend *backend;
+    struct upstream_conn *conn; /* owned while it is ACTIVE or CONNECTING for us; else NULL */
+    enum proxy_state state;
+
+    /* choosing */
+    uint32_t record; /* of the server, while claimed */
+    bool claimed;
+    bool met_busy; /* a server refused because its queue is full: worth waiting for */
+    uint32_t attempts;
+    uint64_t tried[BOARD_SERVERS_MAX / 64]; /* by position in backend->settings->records */
+    struct list_node wait_node;             /* QUEUE: on worker->waiting */
+    struct deadline queue_deadline;
+
+    /* request */
+    bool reused;
+    bool body_consumed; /* body bytes went to a server: they cannot be sent again */
+    uint64_t sent_mark; /* conn->stream.sent_bytes when this attempt began */
+
+    /* response */
+    uint64_t seen;                  /* bytes of it */
+    struct response_parser *parser; /* owned; of an unfinished head; else NULL */
+    char *input;                    /* owned; its bytes */
+    uint32_t input_length;
+    enum body_framing framing; /* as the server sends it */
+    uint64_t left;             /* BODY_LENGTH */
+    struct chunked_decoder chunked;
+    bool out_chunked; /* as the client gets it */
+    bool server_keep_alive;
+    bool server_eof; /* TUNNEL */
+    bool client_eof; /* TUNNEL */
+};
+
+/* For upstream.c: something happened on the connection that belongs to proxy. */
+void proxy_on_upstream(struct proxy *proxy, int revents);
+void proxy_on_upstream_timeout(struct proxy *proxy);
+
+/* Makes the worker's queue of requests that wait for a slot. */
+void proxy_queue_init(struct worker *worker);

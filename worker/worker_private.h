@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * struct worker: everything a worker process has, for the files of worker/ alone. Include it last:
+ * what a worker must never do no longer compiles after it.
+ */
+#pragma once
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "worker/access_log.h"
+#include "worker/acceptor.h"
+#include "worker/deadline.h"
+#include "worker/heritage.h"
+#include "worker/http/date.h"
+#include "worker/http/request.h"
+#include "worker/http/response.h"
+#include "worker/scoreboard.h"
+#include "worker/stream.h"
+
+struct conn;
+struct exchange;
+struct live;
+struct upstream;
+
+/* One read takes at most this much; what is not used up in the same turn is copied. */
+#define WORKER_SCRATCH_BYTES (64 * 1024)
+/* Objects kept for reuse, so that a steady load allocates nothing. */
+#define WORKER_SPARES_MAX 256
+
+struct worker {
+    struct ev_loop *loop;
+    const struct heritage *heritage;
+    struct scoreboard *board;
+    struct board_worker *me;
+    struct live *live;   /* a reference; NULL until the first SETTINGS */
+    int64_t now_ms;      /* clock_mono_ms() at the begin of this turn */
+    int64_t now_real_ms; /* clock_real_ms() at the begin of this turn */
+    uint64_t random;     /* seed of this process */
+
+    ev_check turn_begin;
+    ev_prepare turn_end;
+    ev_io channel;
+    ev_signal on_term;
+    ev_signal on_int;
+    ev_signal on_quit;
+
+    struct acceptor acceptor;
+    struct list_node conns; /* struct conn.node, all that are open */
+    uint32_t conn_count;
+    struct list_node graveyard;          /* struct conn.node, CLOSED */
+    struct list_node upstream_graveyard; /* struct upstream_conn.node */
+    bool draining;
+    bool drained_told; /* DRAINED was sent */
+    bool master_gone;
+    struct deadline drain_deadline; /* graceful_timeout */
+
+    struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
+    struct list_node waiting; /* struct proxy.wait_node: requests that wait for a slot, FIFO */
+    ev_timer wait_tick; /* running while requests wait for a slot that another worker may free */
+    uint32_t waiting_count;
+
+    struct access_log access_log;
+
+    /* "Server: narwhal\r\nDate: …\r\n", made anew when the second changes */
+    char tail[64];
+    size_t tail_length;
+    int64_t tail_second;
+
+    struct list_node spare_conns; /* struct conn.node */
+    struct exchange *spare_exchanges;
+    uint32_t spare_conn_count;
+    uint32_t spare_exchange_count;
+
+    /* Scratch of one turn; contents do not survive it. */
+    struct request_parser request_parser;
+    struct response_parser response_parser;
+    struct stream_batch batch;
+    char path[WORKER_SCRATCH_BYTES];
+    char scratch[WORKER_SCRATCH_BYTES];
+};
+
+/* Makes a client's events count: the worker leaves when it drains and nothing is open. */
+void worker_conn_ended(struct worker *worker);
+
+#pragma GCC poison fork vfork waitpid
