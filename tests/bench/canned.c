@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A server that knows one answer: the upstream of the benchmark, and its physical limit. One
+ * process, one epoll loop, no parser: whatever one read(2) brings counts as one request, which is
+ * right for wrk and for a proxy, because neither pipelines. What a server costs above this is what
+ * it does with a request; below it no server that waits in epoll can get.
+ *
+ *   canned        listens on 127.0.0.1, any free port, and writes the port as its first line
+ *
+ * Ends by a signal. Not part of narwhal; run.sh compiles it.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS_MAX 64
+#define READ_MAX 16384
+
+/* The fields that narwhal and nginx send too, so that all write about as many bytes. */
+static const char answer[] = "HTTP/1.1 200 OK\r\n"
+                             "Server: canned\r\n"
+                             "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+                             "Content-Type: text/plain\r\n"
+                             "Content-Length: 3\r\n"
+                             "\r\n"
+                             "ok\n";
+
+static void
+die(const char *what)
+{
+    fprintf(stderr, "canned: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static void
+watch(int epoll_fd, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == -1) {
+        die("epoll_ctl");
+    }
+}
+
+static int
+listen_on_any_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd == -1 || bind(fd, (struct sockaddr *)&address, length) == -1 ||
+        listen(fd, SOMAXCONN) == -1 ||
+        getsockname(fd, (struct sockaddr *)&address, &length) == -1) {
+        die("listen on 127.0.0.1");
+    }
+    printf("%d\n", ntohs(address.sin_port));
+    if (fflush(stdout) == EOF) {
+        die("write the port");
+    }
+    return fd;
+}
+
+static void
+accept_all(int epoll_fd, int listener)
+{
+    int one = 1;
+    int fd;
+
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        watch(epoll_fd, fd);
+    }
+}
+
+/* A peer that does not take so few bytes at once is no load generator: it is dropped. */
+static void
+answer_one(int fd)
+{
+    static char ignored[READ_MAX];
+    ssize_t got = read(fd, ignored, sizeof(ignored));
+
+    if (got == -1 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (got <= 0 || write(fd, answer, sizeof(answer) - 1) != (ssize_t)sizeof(answer) - 1) {
+        close(fd);
+    }
+}
+
+int
+main(void)
+{
+    struct epoll_event events[EVENTS_MAX];
+    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+
+    if (epoll_fd == -1) {
+        die("epoll_create1");
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    int listener = listen_on_any_port();
+    watch(epoll_fd, listener);
+    for (;;) {
+        int count = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
+        if (count == -1 && errno != EINTR) {
+            die("epoll_wait");
+        }
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == listener) {
+                accept_all(epoll_fd, listener);
+            } else {
+                answer_one(events[i].data.fd);
+            }
+        }
+    }
+}
