@@ -66,48 +66,65 @@ field_id_name_is(const char *p, const char *lower, size_t length)
     return field_id_word_is(p, lower, 2) && field_id_tail_is(p, lower, length, 2);
 }
 
-/* length is a constant after inlining, so that all rows but those of that length vanish. */
-FIELD_ID_INLINE enum field_id
-field_id_of_length(const char *p, size_t length)
-{
-/* The padding lets an unoptimised build compile the comparisons of other lengths, which it never
- * runs, without reading beyond the name. */
-#define FIELD(name, text)                                                                          \
-    static const char lower_##name[24] = text;                                                     \
-    if (length == sizeof(text) - 1 && field_id_name_is(p, lower_##name, sizeof(text) - 1)) {       \
-        return FIELD_##name;                                                                       \
-    }
-#include "worker/http/field.def"
-    return FIELD_OTHER;
-}
-
 FIELD_ID_INLINE enum field_id
 field_id_match(const char *p, size_t length)
 {
-#define FIELD_ID_CASE(n)                                                                           \
-    case n:                                                                                        \
-        return field_id_of_length(p, n);
     switch (length) {
-        FIELD_ID_CASE(2)
-        FIELD_ID_CASE(3)
-        FIELD_ID_CASE(4)
-        FIELD_ID_CASE(5)
-        FIELD_ID_CASE(6)
-        FIELD_ID_CASE(7)
-        FIELD_ID_CASE(8)
-        FIELD_ID_CASE(9)
-        FIELD_ID_CASE(10)
-        FIELD_ID_CASE(11)
-        FIELD_ID_CASE(12)
-        FIELD_ID_CASE(13)
-        FIELD_ID_CASE(14)
-        FIELD_ID_CASE(15)
-        FIELD_ID_CASE(16)
-        FIELD_ID_CASE(17)
-        FIELD_ID_CASE(18)
-        FIELD_ID_CASE(19)
+    case 2:
+#define FIELD_ID_LENGTH 2
+#include "worker/http/field_id_case.h"
+    case 3:
+#define FIELD_ID_LENGTH 3
+#include "worker/http/field_id_case.h"
+    case 4:
+#define FIELD_ID_LENGTH 4
+#include "worker/http/field_id_case.h"
+    case 5:
+#define FIELD_ID_LENGTH 5
+#include "worker/http/field_id_case.h"
+    case 6:
+#define FIELD_ID_LENGTH 6
+#include "worker/http/field_id_case.h"
+    case 7:
+#define FIELD_ID_LENGTH 7
+#include "worker/http/field_id_case.h"
+    case 8:
+#define FIELD_ID_LENGTH 8
+#include "worker/http/field_id_case.h"
+    case 9:
+#define FIELD_ID_LENGTH 9
+#include "worker/http/field_id_case.h"
+    case 10:
+#define FIELD_ID_LENGTH 10
+#include "worker/http/field_id_case.h"
+    case 11:
+#define FIELD_ID_LENGTH 11
+#include "worker/http/field_id_case.h"
+    case 12:
+#define FIELD_ID_LENGTH 12
+#include "worker/http/field_id_case.h"
+    case 13:
+#define FIELD_ID_LENGTH 13
+#include "worker/http/field_id_case.h"
+    case 14:
+#define FIELD_ID_LENGTH 14
+#include "worker/http/field_id_case.h"
+    case 15:
+#define FIELD_ID_LENGTH 15
+#include "worker/http/field_id_case.h"
+    case 16:
+#define FIELD_ID_LENGTH 16
+#include "worker/http/field_id_case.h"
+    case 17:
+#define FIELD_ID_LENGTH 17
+#include "worker/http/field_id_case.h"
+    case 18:
+#define FIELD_ID_LENGTH 18
+#include "worker/http/field_id_case.h"
+    case 19:
+#define FIELD_ID_LENGTH 19
+#include "worker/http/field_id_case.h"
     default:
         return FIELD_OTHER;
     }
-#undef FIELD_ID_CASE
 }
