@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that refuse, stall, lie or die: the client can tell, and the log says why."""
+import threading
+
+import pytest
+
+import client
+from backend import OK, Backend, free_port
+from load import Load
+from narwhal import Narwhal
+
+
+def front(*servers, **more):
+    return Narwhal({"backend:b": {"server": list(servers), **more},
+                    "route:b": {"path": "/", "backend": "b"},
+                    "route:hello": {"path": "=/hello", "respond": "200 hello"}}, errors=["."])
+
+
+def failed(narwhal, status, *words, method="GET", body=None):
+    mark = narwhal.mark()
+    with client.Client(narwhal.address) as connection:
+        response = connection.request(method, "/path", body=body)
+        assert response.status == status, response
+        assert len(response.body) < 1000
+    line = narwhal.wait_log(r".* worker .*127\.0\.0\.1:\d+.*", since=mark)[0]
+    assert all(word in line for word in words), (line, words)
+    assert client.get(narwhal.address, "/hello").status == 200
+    return response
+
+
+def test_nobody_listens_is_502():
+    address = f"127.0.0.1:{free_port()}"
+    with front(address) as narwhal:
+        failed(narwhal, 502, address, "refused")
+
+
+def test_missing_unix_socket_is_502():
+    with front("unix:/tmp/narwhal-test-no-such-socket") as narwhal:
+        failed(narwhal, 502, "/tmp/narwhal-test-no-such-socket", "No such file")
+
+
+def test_silent_server_is_504():
+    with Backend(lambda exchange: exchange.receive()) as backend, \
+            front(backend.server, response_timeout="300ms") as narwhal:
+        failed(narwhal, 504, backend.server, "response_timeout")
+        failed(narwhal, 504, backend.server, method="POST", body=b"x")
+        assert len(backend.exchanges) == 2, "what may have been executed is not sent again"
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nBad Name: x\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+    b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Len",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/3.0 200 OK\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"],
+    ids=lambda data: repr(data[:40]) + str(len(data)))
+def test_nonsense_is_502(data):
+    def answer(exchange):
+        exchange.send(data)
+        exchange.close()
+    with Backend(answer) as backend, front(backend.server) as narwhal:
+        failed(narwhal, 502, backend.server, method="POST", body=b"x")
+
+
+@pytest.mark.parametrize("head, sent", [
+    (b"Content-Length: 1000000", b"x" * 5000), (b"Transfer-Encoding: chunked", b"5\r\nhel"),
+    (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n")])
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_server_that_stops_in_the_middle(head, sent, ending):
+    """The client must be able to tell: the body ends short, it does not end well."""
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + sent)
+        arrived.wait(client.DEADLINE)
+        getattr(exchange, ending)()
+    with Backend(answer) as backend, front(backend.server) as narwhal:
+        for version in ("HTTP/1.1", "HTTP/1.0"):
+            arrived = threading.Event()
+            mark = narwhal.mark()
+            with client.Client(narwhal.address) as connection:
+                connection.send(client.encode("GET", "/", version=version))
+                with pytest.raises((client.BrokenResponse, ConnectionResetError)):
+                    response = connection.response(on_head=lambda _: arrived.set())
+                    # A body of unknown length to an HTTP/1.0 client ends with the connection:
+                    # only a reset can tell it from a whole one.
+                    assert response.framing != "close", "it looks whole"
+            narwhal.wait_log(rf"{backend.server}", since=mark)
+        assert client.get(narwhal.address, "/hello").status == 200
+
+
+def test_server_that_stalls_in_the_middle_is_cut_after_stream_timeout():
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+        while exchange.receive():
+            pass
+        exchange.close()
+    with Backend(answer) as backend, front(backend.server, stream_timeout="300ms") as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(client.encode("GET", "/"))
+        with pytest.raises((client.BrokenResponse, ConnectionResetError)):
+            connection.response()
+        narwhal.wait_log("stream_timeout")
+
+
+def test_dead_server_among_living_ones_costs_no_request():
+    with Backend() as one, Backend() as two:
+        with front(one.server, f"127.0.0.1:{free_port()}", two.server) as narwhal, \
+                Load(narwhal.address) as load:
+            load.wait_answers(20)
+
+
+def test_post_is_tried_elsewhere_only_before_it_was_sent():
+    """A refused connection has executed nothing; a broken answer may have executed everything."""
+    def broken(exchange):
+        exchange.body()
+        exchange.close()
+    with Backend() as good:
+        with front(f"127.0.0.1:{free_port()}", good.server) as narwhal:
+            for _ in range(6):
+                assert client.request(narwhal.address, "POST", "/", body=b"x").status == 200
+        assert len(good.exchanges) == 6
+    with Backend(broken) as bad, front(bad.server) as narwhal:
+        assert client.request(narwhal.address, "POST", "/", body=b"x").status == 502
+        assert len(bad.exchanges) == 1
+
+
+def test_server_that_comes_back_is_used_again():
+    address = f"127.0.0.1:{free_port()}"
+    import socket
+
+    from narwhal import wait_until
+    with front(address) as narwhal:
+        assert client.get(narwhal.address).status == 502
+        host, port = address.split(":")
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, int(port)))
+            listener.listen()
+
+            def serve():
+                while True:
+                    try:
+                        stream, _ = listener.accept()
+                    except OSError:
+                        return
+                    with stream:
+                        stream.recv(65536)
+                        stream.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            wait_until(lambda: client.get(narwhal.address).status == 200, "the server's return")
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_unreachable_server_is_given_up_after_connect_timeout():
+    """A listener whose queue is full takes no handshake: connect() hangs."""
+    import socket
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = "127.0.0.1:%d" % listener.getsockname()[1]
+        fill = []
+        for _ in range(4):
+            stream = socket.socket()
+            stream.setblocking(False)
+            stream.connect_ex(listener.getsockname())
+            fill.append(stream)
+        with front(address, connect_timeout="300ms") as narwhal:
+            failed(narwhal, 504, address, "connect_timeout")
+        for stream in fill:
+            stream.close()

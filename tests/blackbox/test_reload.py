@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGHUP is a transaction that no client notices."""
+import asyncio
+import os
+import signal
+
+import websockets
+
+import client
+from backend import Backend
+from load import Load
+from narwhal import APPS, Narwhal, is_alive, wait_until
+
+
+def hello(text, **more):
+    return {**more, "route:hello": {"path": "/", "respond": f"200 {text}"}}
+
+
+def test_changed_route_under_load_fails_no_request():
+    with Narwhal(hello("one")) as narwhal:
+        workers = narwhal.workers()
+        with Load(narwhal.address, keepalive=4, fresh=4) as load:
+            load.wait_answers(10, lambda body: body.strip() == b"one")
+            for text in ("two", "three", "four"):
+                narwhal.write(hello(text))
+                mark = narwhal.reload()
+                assert "changes=1" in narwhal.wait_log("reload done .*", since=mark)[0]
+                load.wait_answers(20, lambda body, text=text: body.strip() == text.encode())
+        assert narwhal.workers() == workers, "a LIVE change replaces no worker"
+
+
+def test_from_static_to_backend_under_load():
+    """The action of a route changes while requests for it are under way."""
+    with Backend() as backend, Narwhal(hello("ok"), files={"root/x": "ok"}) as narwhal:
+        static = {"route:hello": {"path": "/", "static": "root"}}
+        proxied = {"backend:b": {"server": backend.server},
+                   "route:hello": {"path": "/", "backend": "b"}}
+
+        def same(response):
+            assert response.text.strip() == "ok"
+        with Load(narwhal.address, "/x", check=same) as load:
+            for settings in (static, proxied, static, hello("ok"), proxied, hello("ok")):
+                narwhal.write(settings)
+                narwhal.reload()
+                load.wait_answers(10)
+
+
+def test_unchanged_settings():
+    with Narwhal(hello("one")) as narwhal:
+        workers = narwhal.workers()
+        mark = narwhal.reload()
+        assert "changes=0" in narwhal.wait_log("reload done .*", since=mark)[0]
+        assert narwhal.workers() == workers
+        assert client.get(narwhal.address).status == 200
+
+
+def test_broken_file_keeps_serving_and_says_why():
+    with Narwhal(hello("one"), errors=["reload refused", "narwhal.ini"]) as narwhal:
+        workers = narwhal.workers()
+        with Load(narwhal.address) as load:
+            load.wait_answers(5)
+            text = narwhal.text(hello("two"))
+            narwhal.write(text + "[worker]\nkeepalife = 3s\nhead_timeout = soon\n")
+            mark = narwhal.reload(expect="refused")
+            assert "errors=2" in narwhal.wait_log("reload refused.*", since=mark)[0]
+            first = text.count("\n") + 2
+            said = "\n".join(narwhal.log(mark))
+            assert f"narwhal.ini:{first}:" in said and "keepalive" in said, "the nearest name"
+            assert f"narwhal.ini:{first + 1}:" in said and "head_timeout" in said
+            load.wait_answers(10, lambda body: body.strip() == b"one")
+            # And a file that is good again is taken.
+            narwhal.write(hello("three"))
+            narwhal.reload()
+            load.wait_answers(10, lambda body: body.strip() == b"three")
+        assert narwhal.workers() == workers
+
+
+def test_missing_file_keeps_serving():
+    with Narwhal(hello("one"), errors=["reload refused", "narwhal.ini"]) as narwhal:
+        os.unlink(narwhal.settings_path)
+        narwhal.reload(expect="refused")
+        assert client.get(narwhal.address).text.strip() == "one"
+
+
+def test_setting_that_needs_a_restart_is_refused():
+    with Narwhal(hello("one"), errors=["reload refused", "backlog"]) as narwhal:
+        narwhal.write(hello("two", master={"backlog": 17}))
+        mark = narwhal.reload(expect="refused")
+        said = "\n".join(narwhal.log(mark))
+        assert "backlog" in said and "restart" in said.lower()
+        assert client.get(narwhal.address).text.strip() == "one", "nothing of it was applied"
+
+
+def test_bind_that_fails_rolls_back():
+    with Backend() as other, Narwhal(hello("one"), errors=["."]) as narwhal:
+        narwhal.write(hello("two", master={"bind": ["127.0.0.1:0", other.server]}))
+        mark = narwhal.reload(expect="refused")
+        assert other.server in "\n".join(narwhal.log(mark))
+        assert client.get(narwhal.address).text.strip() == "one"
+
+
+def test_bind_is_added_and_removed():
+    with Narwhal(hello("one")) as narwhal:
+        first = narwhal.address
+        unix = narwhal.path("http.sock")
+        narwhal.write(hello("one", master={"bind": ["127.0.0.1:0", f"unix:{unix}"]}))
+        narwhal.reload()
+        assert client.get(unix).text.strip() == "one"
+        with client.Client(first) as kept:
+            assert kept.get("/").status == 200
+            narwhal.write(hello("two"))
+            narwhal.reload()
+            assert kept.get("/").text.strip() == "two"
+        wait_until(lambda: not os.path.exists(unix), "the socket file to go")
+        assert client.get(first).status == 200
+
+
+def test_more_and_fewer_workers():
+    with Narwhal(hello("one")) as narwhal, Load(narwhal.address, stay=False) as load:
+        for count in (4, 1, 3):
+            narwhal.write(hello("one", master={"workers": count}))
+            narwhal.reload()
+            load.wait_answers(10)
+            narwhal.wait_workers(count)
+
+
+def test_the_very_same_connections_stay_open():
+    """A kept client connection, a download and a WebSocket live through reloads."""
+    async def scenario(narwhal):
+        uri = f"ws://127.0.0.1:{narwhal.port}/app/echo"
+        async with websockets.connect(uri) as socket:
+            await socket.send("before")
+            assert await socket.recv() == "before"
+            with client.Client(narwhal.address) as kept, \
+                    client.Client(narwhal.address, receive_buffer=4096) as download:
+                source = kept.socket.getsockname()
+                assert kept.get("/").text.strip() == "one"
+                download.send(client.encode("GET", "/files/big"))
+                download.take(100)
+                for number in range(3):
+                    narwhal.write(settings(f"turn {number}"))
+                    narwhal.reload()
+                    assert kept.get("/").text.strip() == f"turn {number}"
+                    await socket.send(f"turn {number}")
+                    assert await asyncio.wait_for(socket.recv(), 30) == f"turn {number}"
+                assert kept.socket.getsockname() == source
+                tail = download.take(8 << 20)
+                assert len(tail) == 8 << 20
+
+    def settings(text):
+        return {"backend:app": {"command": "uvicorn app_fastapi:app --uds {socket}",
+                                "directory": APPS},
+                "route:app": {"path": "/app", "backend": "app", "strip_prefix": "on"},
+                "route:files": {"path": "/files", "static": "root"},
+                "route:hello": {"path": "/", "respond": f"200 {text}"}}
+
+    with Narwhal(settings("one"), files={"root/big": bytes(9 << 20)}) as narwhal:
+        wait_until(lambda: client.get(narwhal.address, "/app/pid").status == 200, "the app")
+        asyncio.run(scenario(narwhal))
+
+
+def test_instances_are_replaced_one_by_one():
+    """HUP is how people deploy code: new processes, and not one failed request."""
+    settings = {"backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}", "instances": 2,
+                                "directory": APPS},
+                "route:app": {"path": "/", "backend": "app"}}
+    with Narwhal(settings) as narwhal:
+        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        before = narwhal.instances()
+        with Load(narwhal.address, "/pid", keepalive=2, fresh=1) as load:
+            load.wait_answers(3)
+            narwhal.reload()
+            wait_until(lambda: not any(map(is_alive, before)), "the old instances to leave")
+            load.wait_answers(3)
+        assert len(narwhal.instances()) == 2
+
+
+def test_reload_by_narwhalctl():
+    with Narwhal(hello("one"), errors=["reload refused", "narwhal.ini"]) as narwhal:
+        narwhal.write(hello("two"))
+        narwhal.control("reload", "--wait")
+        assert client.get(narwhal.address).text.strip() == "two"
+        narwhal.write("[nonsense]\n")
+        assert narwhal.control("reload", "--wait", check=False).returncode != 0
+        assert client.get(narwhal.address).text.strip() == "two"
+
+
+def test_signals_in_a_burst_are_all_the_same_reload():
+    with Narwhal(hello("one")) as narwhal, Load(narwhal.address) as load:
+        for number in range(20):
+            narwhal.write(hello(f"turn {number}"))
+            narwhal.signal(signal.SIGHUP)
+        load.wait_answers(5, lambda body: body.strip() == b"turn 19")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WebSockets need no settings: an Upgrade becomes a tunnel."""
+import asyncio
+import os
+
+import websockets
+
+import client
+from backend import Backend
+from narwhal import APPS, Narwhal, wait_until
+
+APP = {"backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}", "directory": APPS},
+       "route:app": {"path": "/app", "backend": "app", "strip_prefix": "on"}}
+
+
+def app(narwhal):
+    wait_until(lambda: client.get(narwhal.address, "/app/pid").status == 200, "the app")
+    return f"ws://127.0.0.1:{narwhal.port}/app"
+
+
+def test_chat_through_two_workers():
+    """Everybody reads what everybody writes, whichever worker they came through."""
+    members, rounds = 24, 5
+
+    async def scenario(uri, narwhal):
+        sockets = [await websockets.connect(f"{uri}/chat") for _ in range(members)]
+        greetings = [await asyncio.wait_for(socket.recv(), 30) for socket in sockets]
+        assert greetings == [f"joined {number + 1}" for number in range(members)]
+        tunnels = [worker["tunnels"] for worker in narwhal.status()["workers"]]
+        assert sum(tunnels) == members and all(tunnels), f"through both workers: {tunnels}"
+
+        async def member(number):
+            socket, heard = sockets[number], set()
+            for turn in range(rounds):
+                await socket.send(f"{number} says {turn}")
+            while len(heard) < members * rounds:
+                heard.add(await asyncio.wait_for(socket.recv(), 30))
+            return heard
+        everything = {f"{number} says {turn}" for number in range(members)
+                      for turn in range(rounds)}
+        for heard in await asyncio.gather(*map(member, range(members))):
+            assert heard == everything
+        await asyncio.gather(*(socket.close() for socket in sockets))
+        assert all(socket.close_code == 1000 for socket in sockets)
+
+    with Narwhal(APP) as narwhal:
+        asyncio.run(scenario(app(narwhal), narwhal))
+
+
+def test_large_messages_both_ways():
+    async def scenario(uri):
+        async with websockets.connect(f"{uri}/echo", max_size=None) as socket:
+            for size in (1, 125, 126, 65535, 65536, 900_000):
+                text = os.urandom(size // 2 + 1).hex()[:size]
+                await socket.send(text)
+                assert await asyncio.wait_for(socket.recv(), 30) == text
+    with Narwhal(APP) as narwhal:
+        asyncio.run(scenario(app(narwhal)))
+
+
+def test_bytes_right_behind_the_handshake():
+    """What a client sends with the request, and a server with the 101, belongs to the tunnel."""
+    def answer(exchange):
+        assert exchange.get("Upgrade") == "thing" and "upgrade" in exchange.get(
+            "Connection").lower()
+        assert exchange.take(5) == b"early"
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                      b"Upgrade: thing\r\n\r\nat once")
+        exchange.send(exchange.take(4).upper())
+        while exchange.receive():
+            pass
+        exchange.close()
+    with Backend(answer) as backend, Narwhal({
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(client.encode("GET", "/", {"Connection": "Upgrade", "Upgrade": "thing"}) +
+                        b"early")
+        response = connection.response()
+        assert response.status == 101 and response["Upgrade"] == "thing"
+        assert connection.take(7) == b"at once"
+        connection.send(b"more")
+        assert connection.take(4) == b"MORE"
+
+
+def test_half_closed_tunnel_still_carries_the_other_way():
+    import socket as sockets
+
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                      b"Upgrade: thing\r\n\r\n")
+        got = b""
+        while data := exchange.receive():
+            got += data
+        exchange.send(b"got " + got)
+        exchange.close()
+    with Backend(answer) as backend, Narwhal({
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(client.encode("GET", "/", {"Connection": "Upgrade", "Upgrade": "thing"}))
+        assert connection.response().status == 101
+        connection.send(b"all of it")
+        connection.socket.shutdown(sockets.SHUT_WR)
+        assert connection.rest() == b"got all of it"
+
+
+def test_server_that_declines_answers_as_usual():
+    with Backend() as backend, Narwhal({
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        for _ in range(2):
+            response = connection.get("/", {"Connection": "Upgrade", "Upgrade": "thing"})
+            assert response.status == 200 and response.text == "ok"
+
+
+def test_silent_tunnel_ends_after_tunnel_timeout():
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                      b"Upgrade: thing\r\n\r\n")
+        while exchange.receive():
+            pass
+        exchange.close()
+    with Backend(answer) as backend, Narwhal({
+            "backend:b": {"server": backend.server, "tunnel_timeout": "300ms"},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(client.encode("GET", "/", {"Connection": "Upgrade", "Upgrade": "thing"}))
+        assert connection.response().status == 101
+        connection.expect_close()
