@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Applications that narwhal keeps running: for each backend with command= as many instances as it
+ * wants, each in a slot with a stable number. Decides who is started, replaced and stopped. Runs in
+ * the master.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "master/respawn.h"
+#include "master/unix_listener.h"
+
+struct app;
+struct backend_settings;
+struct config;
+struct instance;
+struct master;
+
+/* Each slot has two places, so that a successor can stand beside the one it replaces. */
+#define INSTANCE_HALVES 2
+
+struct instance_slot {
+    struct app *app;
+    uint32_t number;
+    struct instance *serving; /* owned; STARTING, READY, BACKOFF; NULL: none */
+    struct instance *next;    /* owned; STARTING: will serve when READY */
+    struct list_node leaving; /* of struct instance, owned */
+    /* The listening sockets that instances get as descriptor; they live as long as the slot, so
+     * that what is queued survives the application. */
+    struct unix_listener listeners[INSTANCE_HALVES];
+    uint32_t records[INSTANCE_HALVES]; /* of the scoreboard */
+    struct respawn respawn;
+};
+
+struct app {
+    struct master *master;
+    char *name;                              /* owned; of the backend */
+    const struct backend_settings *settings; /* in master.config; NULL: removed */
+    uint32_t wanted;                         /* instances; 0: removed */
+    uint64_t generation;                     /* instances of an older one are replaced */
+    bool roll_failed;                        /* told; the old ones stay */
+    bool rolling;                            /* to say when it is done */
+    size_t slot_count;
+    struct instance_slot **slots; /* owned; grows only */
+    struct list_node node;
+};
+
+struct app_set {
+    struct list_node apps; /* of struct app, owned */
+};
+
+void apps_init(struct master *master);
+/* What must work before settings may be used: the folder for sockets. 0, or a negative errno with
+ * a whole sentence in error. */
+struct buf;
+int apps_prepare(struct master *master, const struct config *config, struct buf *error);
+/* master.config is new: takes over its backends. Running instances are replaced one by one. */
+void apps_commit(struct master *master);
+/* Starts, replaces and stops instances. Idempotent. */
+void apps_reconcile(struct master *master);
+/* Stops all. */
+void apps_stop(struct master *master, bool quick);
+bool apps_any_left(const struct master *master);
+void apps_release(struct master *master);
+
+/* Callbacks of instance.c. */
+void app_on_ready(struct instance *instance);
+void app_on_gone(struct instance *instance);

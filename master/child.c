@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ *                 child_born()          READY                drain
+ *   GONE/BACKOFF ────────────► STARTING ──────► READY ─────────────► DRAINING
+ *        ▲                        │               │ hung                │ deadline
+ *        │ on_death()             │ deadline      ▼                     ▼
+ *        └──────── (reaped) ◄─────┴──────────► ABORTED ──deadline──► KILLED
+ *
+ * Invariants: pid is 0 exactly in GONE and BACKOFF; each state but GONE and READY has a deadline.
+ * Runs in the master.
+ */
+#include "master/child.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "config/base/check.h"
+#include "config/base/clock.h"
+#include "config/base/log.h"
+#include "master/master.h"
+
+static const char *const state_names[CHILD_STATE_COUNT] = {
+#define CHILD_STATE_NAME(name, board) [CHILD_##name] = #name,
+    CHILD_STATES(CHILD_STATE_NAME)
+#undef CHILD_STATE_NAME
+};
+
+static const enum board_state board_states[CHILD_STATE_COUNT] = {
+#define CHILD_STATE_BOARD(name, board) [CHILD_##name] = BOARD_##board,
+    CHILD_STATES(CHILD_STATE_BOARD)
+#undef CHILD_STATE_BOARD
+};
+
+#define TO(name) (1u << CHILD_##name)
+static const unsigned int legal[CHILD_STATE_COUNT] = {
+    [CHILD_GONE] = TO(STARTING) | TO(BACKOFF) | TO(GONE),
+    [CHILD_STARTING] = TO(READY) | TO(DRAINING) | TO(ABORTED) | TO(KILLED) | TO(BACKOFF) | TO(GONE),
+    [CHILD_READY] = TO(DRAINING) | TO(ABORTED) | TO(KILLED) | TO(BACKOFF) | TO(GONE),
+    [CHILD_DRAINING] = TO(DRAINING) | TO(ABORTED) | TO(KILLED) | TO(BACKOFF) | TO(GONE),
+    [CHILD_ABORTED] = TO(KILLED) | TO(BACKOFF) | TO(GONE),
+    [CHILD_KILLED] = TO(KILLED) | TO(BACKOFF) | TO(GONE),
+    [CHILD_BACKOFF] = TO(STARTING) | TO(BACKOFF) | TO(GONE),
+};
+#undef TO
+
+const char *
+child_state_name(enum child_state state)
+{
+    return state_names[state];
+}
+
+enum board_state
+child_board_state(enum child_state state)
+{
+    return board_states[state];
+}
+
+static struct child *
+child_from_deadline(ev_timer *timer)
+{
+    return container_of(timer, struct child, deadline);
+}
+
+static void
+on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct child *child = child_from_deadline(timer);
+
+    (void)loop;
+    (void)revents;
+    switch (child->state) {
+    case CHILD_STARTING:
+        log_error("%s is not READY in time and is killed pid=%d after=%lldms (%s)", child->name,
+                  (int)child->pid, (long long)(clock_mono_ms() - child->started_ms),
+                  child->boot_setting);
+        child_kill(child, "boot_timeout");
+        break;
+    case CHILD_DRAINING:
+        log_warn("%s did not leave in time and is killed pid=%d ([master] graceful_timeout)",
+                 child->name, (int)child->pid);
+        child_kill(child, "graceful_timeout");
+        break;
+    case CHILD_ABORTED:
+        child_kill(child, child->suspicion);
+        break;
+    case CHILD_KILLED:
+        log_error("%s is still there after SIGKILL pid=%d: the kernel waits for something, see "
+                  "/proc/%d/wchan",
+                  child->name, (int)child->pid, (int)child->pid);
+        child_kill(child, child->ours);
+        break;
+    case CHILD_BACKOFF:
+        child->ops->on_start(child);
+        break;
+    case CHILD_GONE:
+    case CHILD_READY:
+    case CHILD_STATE_COUNT:
+        CHECK(!"a state without a deadline");
+    }
+    master_changed(child->master);
+}
+
+void
+child_init(struct child *child, struct master *master, const struct child_ops *ops)
+{
+    child->master = master;
+    child->ops = ops;
+    child->state = CHILD_GONE;
+    ev_timer_init(&child->deadline, on_deadline, 0., 0.);
+    list_init(&child->node);
+    list_push_back(&master->children, &child->node);
+}
+
+void
+child_release(struct child *child)
+{
+    CHECK(child->pid == 0);
+    ev_timer_stop(child->master->loop, &child->deadline);
+    list_remove(&child->node);
+}
+
+void
+child_set_state(struct child *child, enum child_state state, int64_t deadline_ms)
+{
+    struct master *master = child->master;
+
+    CHECK((legal[child->state] & (1u << state)) != 0);
+    log_debug("%s goes from %s to %s pid=%d", child->name, state_names[child->state],
+              state_names[state], (int)child->pid);
+    child->state = state;
+    if (state == CHILD_READY) {
+        child->ready_since_ms = clock_mono_ms();
+    }
+    ev_timer_stop(master->loop, &child->deadline);
+    if (deadline_ms != CHILD_NO_DEADLINE) {
+        /* Counted from now, not from when this turn of the loop began. */
+        ev_now_update(master->loop);
+        ev_timer_set(&child->deadline, ms_to_seconds(deadline_ms), 0.);
+        ev_timer_start(master->loop, &child->deadline);
+    }
+    child->ops->on_state(child);
+    master_changed(master);
+}
+
+void
+child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms)
+{
+    child->pid = pid;
+    child->started_ms = clock_mono_ms();
+    child->ready_since_ms = 0;
+    child->ours = NULL;
+    child->suspicion = NULL;
+    child_set_state(child, CHILD_STARTING, boot_timeout_ms);
+}
+
+void
+child_signal(struct child *child, int signal_number)
+{
+    if (child->pid == 0) {
+        return;
+    }
+    /* The process is ours until it is reaped, so the number cannot mean a stranger. ESRCH: it is
+     * dead already and SIGCHLD is on its way. */
+    if (!child->leads_group || kill(-child->pid, signal_number) == -1) {
+        (void)kill(child->pid, signal_number);
+    }
+}
+
+void
+child_kill(struct child *child, const char *why)
+{
+    child->ours = why;
+    child_signal(child, SIGKILL);
+    child_set_state(child, CHILD_KILLED, CHILD_KILL_MS);
+}
+
+void
+child_abort(struct child *child, const char *why)
+{
+    child->ours = why;
+    child->suspicion = why;
+    child_signal(child, SIGABRT);
+    child_set_state(child, CHILD_ABORTED, CHILD_ABORT_MS);
+}
+
+void
+child_suspect(struct child *child, const char *why)
+{
+    child->suspicion = why;
+    child_set_state(child, CHILD_ABORTED, CHILD_ABORT_MS);
+}
+
+void
+child_describe_status(int status, char ret_text[CHILD_DEATH_TEXT_MAX])
+{
+    if (WIFSIGNALED(status)) {
+        const char *name = sigabbrev_np(WTERMSIG(status));
+        (void)snprintf(ret_text, CHILD_DEATH_TEXT_MAX, "signal=%s%s%s", name != NULL ? "SIG" : "",
+                       name != NULL ? name : "?", WCOREDUMP(status) ? " core=yes" : "");
+    } else {
+        (void)snprintf(ret_text, CHILD_DEATH_TEXT_MAX, "exit=%d", WEXITSTATUS(status));
+    }
+}
+
+static struct child *
+child_by_pid(struct master *master, pid_t pid)
+{
+    LIST_FOR_EACH (node, &master->children) {
+        struct child *child = container_of(node, struct child, node);
+        if (child->pid == pid) {
+            return child;
+        }
+    }
+    return NULL;
+}
+
+static void
+bury(struct child *child, pid_t pid, int status)
+{
+    struct master *master = child->master;
+    int64_t now_ms = clock_mono_ms();
+    struct child_death death = {.pid = pid,
+                                .status = status,
+                                .uptime_ms = now_ms - child->started_ms,
+                                .ready_ms =
+                                    child->ready_since_ms > 0 ? now_ms - child->ready_since_ms : 0,
+                                .before = child->state,
+                                .ours = child->ours};
+
+    child->pid = 0;
+    child->ops->on_death(child, &death); /* may free it */
+    master_changed(master);
+}
+
+void
+child_reap_all(struct master *master)
+{
+    siginfo_t info = {.si_pid = 0};
+    int status;
+
+    /* Looked at before it is reaped: as long as the leader is a zombie, the number of its group is
+     * certainly still its own. */
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+        pid_t pid = info.si_pid;
+        struct child *child = child_by_pid(master, pid);
+        if (child != NULL && child->leads_group) {
+            (void)kill(-pid, SIGKILL); /* nobody looks after the rest of the group any more */
+        }
+        if (waitpid(pid, &status, WNOHANG) != pid) {
+            break;
+        }
+        if (child != NULL) {
+            bury(child, pid, status);
+        } else {
+            log_debug("a process that is not of narwhal was reaped pid=%d", (int)pid);
+        }
+        info.si_pid = 0;
+    }
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One child process, worker or app instance: its states, its deadlines, its end. What the two do
+ * differently is behind child_ops. Runs in the master.
+ */
+#pragma once
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "config/base/list.h"
+#include "master/respawn.h"
+#include "worker/scoreboard.h"
+
+struct master;
+struct child;
+
+/* state, what the scoreboard shows, deadline: what ends the state when it takes too long. */
+#define CHILD_STATES(X)                                                                            \
+    X(GONE, FREE)         /* no process, none wanted */                                            \
+    X(STARTING, STARTING) /* boot_timeout: SIGKILL */                                              \
+    X(READY, READY)       /* none */                                                               \
+    X(DRAINING, DRAINING) /* graceful_timeout: SIGKILL */                                          \
+    X(ABORTED, DRAINING)  /* CHILD_ABORT_MS after SIGABRT or a suspicion: SIGKILL */               \
+    X(KILLED, DRAINING)   /* CHILD_KILL_MS after SIGKILL: said in the log, sent again */           \
+    X(BACKOFF, BACKOFF)   /* the pause before the next life: start */
+
+enum child_state {
+#define CHILD_STATE_ENUM(name, board) CHILD_##name,
+    CHILD_STATES(CHILD_STATE_ENUM)
+#undef CHILD_STATE_ENUM
+        CHILD_STATE_COUNT
+};
+
+#define CHILD_NO_DEADLINE (-1)
+#define CHILD_ABORT_MS 1000
+#define CHILD_KILL_MS 5000
+#define CHILD_NAME_MAX 64
+
+struct child_death {
+    pid_t pid;
+    int status; /* of waitpid() */
+    int64_t uptime_ms;
+    int64_t ready_ms;        /* how long it had been READY; 0: never */
+    enum child_state before; /* the state that death met */
+    const char *ours;        /* why the master killed it, or NULL */
+};
+
+struct child_ops {
+    /* The state changed: show it. */
+    void (*on_state)(struct child *child);
+    /* The process is reaped. Decides about the next life, or frees the child. */
+    void (*on_death)(struct child *child, const struct child_death *death);
+    /* The pause of BACKOFF is over. */
+    void (*on_start)(struct child *child);
+};
+
+struct child {
+    /* configuration fields */
+    struct master *master;
+    const struct child_ops *ops;
+    char name[CHILD_NAME_MAX]; /* "worker slot=2", "instance api/0": begins its log lines */
+    bool leads_group;          /* signals go to its process group */
+    const char *boot_setting;  /* what to say when boot takes too long */
+    /* runtime fields */
+    enum child_state state;
+    pid_t pid; /* 0: no process */
+    int64_t started_ms;
+    int64_t ready_since_ms; /* 0: not READY in this life */
+    const char *ours;       /* static text: why we killed it */
+    const char *suspicion;  /* static text: why it is killed when ABORTED ends, if it is not dead */
+    ev_timer deadline;
+    struct list_node node; /* in master.children */
+};
+
+const char *child_state_name(enum child_state state);
+enum board_state child_board_state(enum child_state state);
+
+void child_init(struct child *child, struct master *master, const struct child_ops *ops);
+/* Stops the timer and takes the child off the master's list; it must have no process. */
+void child_release(struct child *child);
+
+/* The only writer of state. deadline_ms from now, or CHILD_NO_DEADLINE. */
+void child_set_state(struct child *child, enum child_state state, int64_t deadline_ms);
+/* A process was started: STARTING. */
+void child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms);
+/* Sends a signal to the process, or to its group. */
+void child_signal(struct child *child, int signal_number);
+/* SIGKILL, and KILLED; why is a static text. */
+void child_kill(struct child *child, const char *why);
+/* SIGABRT, and ABORTED: a core or a stack before the end. */
+void child_abort(struct child *child, const char *why);
+
+/* It cannot be managed any more; it is most likely dying, and is killed if it is not. */
+void child_suspect(struct child *child, const char *why);
+
+/* Reaps every process that ended; strangers too, as PID 1 must. */
+void child_reap_all(struct master *master);
+
+/* "exit=3", "signal=SIGKILL", "signal=SIGSEGV core=yes". */
+#define CHILD_DEATH_TEXT_MAX 64
+void child_describe_status(int status, char ret_text[CHILD_DEATH_TEXT_MAX]);

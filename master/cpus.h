@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What `workers = auto` means on this machine. Runs in the master.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* CPUs that this process may use: by affinity, and by the cgroup's cpu.max, rounded up. At least
+ * 1. */
+uint32_t cpus_usable(void);
+/* The CPUs that a line of cpu.max ("150000 100000", "max 100000") allows, rounded up; 0: no limit.
+ */
+uint32_t cpus_parse_cpu_max(const char *line);

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who workers and app instances run as. The master resolves the names (also the list of groups, so
+ * that nothing is looked up after fork) and the child takes the identity on.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct buf;
+struct config;
+
+#define IDENTITY_GROUPS_MAX 256
+
+struct identity {
+    bool drop; /* false: the master's own; nothing is changed */
+    bool change_user;
+    uid_t uid; /* of a changed user, else the master's */
+    gid_t gid;
+    size_t group_count;
+    gid_t groups[IDENTITY_GROUPS_MAX];
+};
+
+/* Resolves [master] user and group. 0, or -EINVAL with a whole sentence added to error. */
+int identity_resolve(const struct config *config, struct identity *ret_identity, struct buf *error);
+/* Takes the identity on for good, groups first; without a way back (PR_SET_NO_NEW_PRIVS). In a
+ * child. 0 or a negative errno. */
+int identity_take(const struct identity *identity);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening and closing of lanes. Invariant: the sockets of a TCP address share one SO_REUSEPORT
+ * group that nobody else was in when it was made. Runs in the master.
+ */
+#include "master/lane.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "config/base/buf.h"
+#include "config/base/check.h"
+#include "config/base/fd.h"
+#include "config/base/log.h"
+#include "master/identity.h"
+#include "master/inherited.h"
+#include "master/lane_plan.h"
+#include "master/port_holder.h"
+
+/* Anybody on the machine may connect, as to a TCP port (nginx and uvicorn do the same); who wants
+ * less puts the socket into a folder with narrower permissions. */
+#define UNIX_LANE_MODE 0666
+
+void
+lane_set_init(struct lane_set *set)
+{
+    list_init(&set->addresses);
+    set->next_id = 1;
+}
+
+struct listen_address *
+lane_set_find(const struct lane_set *set, const struct address *wanted)
+{
+    LIST_FOR_EACH (node, &set->addresses) {
+        if (strcmp(listen_address_from(node)->wanted.text, wanted->text) == 0) {
+            return listen_address_from(node);
+        }
+    }
+    return NULL;
+}
+
+static bool
+is_any_ipv6(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET6 &&
+           memcmp(&address->in6.sin6_addr, &in6addr_any, sizeof(in6addr_any)) == 0;
+}
+
+/* Makes the socket with the options that must stand before bind(). */
+static int
+tcp_socket(const struct address *address, bool reuse_port)
+{
+    const int on = 1;
+    int fd = socket(address->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+
+    if (fd == -1) {
+        return -errno;
+    }
+    /* [::] is IPv6 alone, whatever net.ipv6.bindv6only says, so that 0.0.0.0 may be bound too. */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == -1 ||
+        (reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == -1) ||
+        (address->sa.sa_family == AF_INET6 &&
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) == -1)) {
+        int result = -errno;
+        fd_close(&fd);
+        return result;
+    }
+    return fd;
+}
+
+static in_port_t
+port_of(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET6 ? address->in6.sin6_port : address->in.sin_port;
+}
+
+/* Whether the port is one of ours, as when a reload goes from 127.0.0.1:80 to 0.0.0.0:80: then the
+ * other one's sockets are in the way of an exclusive bind. */
+static bool
+port_is_ours(const struct lane_set *set, const struct address *address)
+{
+    LIST_FOR_EACH (node, &set->addresses) {
+        const struct address *other = &listen_address_from(node)->bound;
+        if (other->kind == ADDRESS_TCP && port_of(address) != 0 &&
+            port_of(other) == port_of(address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Binds and listens. An exclusive socket, the first of a group, binds without SO_REUSEPORT and gets
+ * it only then: so a port that anybody listens on, also with SO_REUSEPORT, is an error and never
+ * silently shared, and no other process fits into a gap between a trial and the real bind. */
+static int
+tcp_listen(const struct address *address, bool is_exclusive, int backlog)
+{
+    const int on = 1;
+    int fd = tcp_socket(address, !is_exclusive);
+
+    if (fd < 0) {
+        return fd;
+    }
+    if (bind(fd, &address->sa, address->length) == -1 ||
+        (is_exclusive && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == -1) ||
+        listen(fd, backlog) == -1) {
+        int result = -errno;
+        fd_close(&fd);
+        return result;
+    }
+    return fd;
+}
+
+static void
+explain_tcp(const struct address *address, int error_number, struct buf *error)
+{
+    uint16_t port = ntohs(port_of(address));
+
+    buf_addf(error, "%s", strerror(error_number));
+    switch (error_number) {
+    case EADDRINUSE:
+        buf_add_text(error, "; the port is held by ");
+        if (!port_holder_find(address, error)) {
+            buf_add_text(error, "a process that cannot be seen from here (of another user or "
+                                "container; try: ss -ltnp)");
+        }
+        break;
+    case EACCES:
+        if (port > 0 && port < 1024) {
+            buf_addf(error, "; ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: "
+                            "AmbientCapabilities=CAP_NET_BIND_SERVICE, or a .socket unit)");
+        }
+        break;
+    case EADDRNOTAVAIL:
+        buf_add_text(error, "; no network interface of this machine has the address");
+        break;
+    case EMFILE:
+        buf_add_text(error, "; raise LimitNOFILE= or ulimit -n");
+        break;
+    default:
+        break;
+    }
+}
+
+/* The text of an address after port 0 became a port. */
+static void
+print_bound(struct address *bound)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+
+    if (bound->sa.sa_family == AF_INET6) {
+        (void)inet_ntop(AF_INET6, &bound->in6.sin6_addr, host, sizeof(host));
+        (void)snprintf(bound->text, sizeof(bound->text), "[%s]:%u", host,
+                       ntohs(bound->in6.sin6_port));
+    } else {
+        (void)inet_ntop(AF_INET, &bound->in.sin_addr, host, sizeof(host));
+        (void)snprintf(bound->text, sizeof(bound->text), "%s:%u", host, ntohs(bound->in.sin_port));
+    }
+}
+
+static void
+add_lane(struct lane_set *set, struct listen_address *address, int fd, uint32_t home)
+{
+    address->lanes = xrealloc(address->lanes, (address->lane_count + 1) * sizeof(*address->lanes));
+    address->lanes[address->lane_count++] =
+        (struct lane){.id = set->next_id++, .fd = fd, .home = home, .owner = LANE_NOBODY};
+}
+
+int
+listen_address_grow(struct lane_set *set, struct listen_address *address, uint32_t slot_count,
+                    int backlog, struct buf *error)
+{
+    while (address->wanted.kind == ADDRESS_TCP && address->lane_count < slot_count) {
+        bool is_first = address->lane_count == 0;
+        bool is_exclusive = is_first && !port_is_ours(set, &address->bound);
+        int fd = tcp_listen(&address->bound, is_exclusive, backlog);
+        if (fd < 0) {
+            explain_tcp(&address->bound, -fd, error);
+            return fd;
+        }
+        add_lane(set, address, fd, (uint32_t)address->lane_count);
+        if (is_first) {
+            socklen_t size = sizeof(address->bound.in6);
+            if (getsockname(fd, &address->bound.sa, &size) == -1) {
+                int result = -errno;
+                buf_addf(error, "getsockname: %s", strerror(-result));
+                return result;
+            }
+            print_bound(&address->bound);
+        }
+    }
+    return 0;
+}
+
+static int
+open_unix(struct lane_set *set, struct listen_address *address, int backlog,
+          const struct identity *identity, struct buf *error)
+{
+    struct unix_listener_options options = {.mode = UNIX_LANE_MODE,
+                                            .change_owner = identity->drop,
+                                            .uid = identity->uid,
+                                            .gid = identity->gid,
+                                            .backlog = backlog};
+    int result =
+        unix_listener_open(&address->unix_socket, address->wanted.un.sun_path, &options, error);
+
+    if (result == 0) {
+        add_lane(set, address, address->unix_socket.fd, LANE_SHARED);
+    }
+    return result;
+}
+
+static int
+open_inherited(struct lane_set *set, struct listen_address *address, struct buf *error)
+{
+    int result = inherited_check(address->wanted.fd, error);
+
+    if (result == 0) {
+        add_lane(set, address, address->wanted.fd, LANE_SHARED);
+    }
+    return result;
+}
+
+struct listen_address *
+listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t slot_count,
+                    int backlog, const struct identity *identity, int *ret_errno, struct buf *error)
+{
+    struct listen_address *address = xcalloc(1, sizeof(*address));
+    int result = -EINVAL;
+
+    address->wanted = *wanted;
+    address->bound = *wanted;
+    address->unix_socket.fd = -1;
+    list_init(&address->node);
+    buf_addf(error, "cannot listen on %s: ", wanted->text);
+    switch (wanted->kind) {
+    case ADDRESS_TCP:
+        result = listen_address_grow(set, address, slot_count > 0 ? slot_count : 1, backlog, error);
+        break;
+    case ADDRESS_UNIX:
+        result = open_unix(set, address, backlog, identity, error);
+        break;
+    case ADDRESS_FD:
+        result = open_inherited(set, address, error);
+        break;
+    }
+    if (result != 0) {
+        *ret_errno = result;
+        listen_address_close(address);
+        return NULL;
+    }
+    buf_clear(error);
+    if (is_any_ipv6(wanted)) {
+        log_debug("address=%s takes IPv6 alone; bind 0.0.0.0 too for IPv4", wanted->text);
+    }
+    return address;
+}
+
+void
+listen_address_close(struct listen_address *address)
+{
+    if (address == NULL) {
+        return;
+    }
+    list_remove(&address->node);
+    for (size_t i = 0; i < address->lane_count && address->wanted.kind == ADDRESS_TCP; i++) {
+        fd_close(&address->lanes[i].fd);
+    }
+    if (address->wanted.kind == ADDRESS_UNIX && address->unix_socket.fd != -1) {
+        unix_listener_close(&address->unix_socket);
+    }
+    /* An inherited descriptor stays open: a reload may want it again (inherited.h). */
+    free(address->lanes);
+    free(address);
+}
+
+void
+listen_address_log(const struct listen_address *address)
+{
+    log_info("listening address=%s lanes=%zu", address->bound.text, address->lane_count);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Lanes: listening sockets that outlive workers. The master makes them before any fork and keeps
+ * every one open while its address is wanted, because closing a listening socket resets what waits
+ * in its queue. A TCP address has one SO_REUSEPORT socket per worker slot; a unix socket or an
+ * inherited descriptor is one lane that all workers poll. Who serves which lane is decided in
+ * lane_plan.h and carried out in slots.c. Runs in the master.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "config/value.h"
+#include "master/unix_listener.h"
+
+struct buf;
+struct identity;
+
+/* Home of a lane that all workers poll. */
+#define LANE_SHARED (UINT32_MAX - 1)
+
+struct lane {
+    uint32_t id;    /* stable for the master's life, never used again */
+    int fd;         /* owned, but for an inherited one */
+    uint32_t home;  /* slot, or LANE_SHARED */
+    uint32_t owner; /* slot that serves it by the last plan; unused when shared */
+};
+
+/* One bind= address with its lanes. */
+struct listen_address {
+    struct address wanted; /* as configured */
+    struct address bound;  /* as listened on: with a real port */
+    size_t lane_count;
+    struct lane *lanes;               /* owned */
+    struct unix_listener unix_socket; /* the shared lane of a unix address; its fd is the lane's */
+    struct list_node node;            /* in lane_set.addresses, or in a list of a reload */
+};
+
+struct lane_set {
+    struct list_node addresses; /* of struct listen_address, in the order of the settings */
+    uint32_t next_id;
+};
+
+void lane_set_init(struct lane_set *set);
+
+/* Opens an address with lanes for slot_count slots; the result is on no list. NULL with
+ * *ret_errno negative and a whole sentence without origin in error. */
+struct listen_address *listen_address_open(struct lane_set *set, const struct address *wanted,
+                                           uint32_t slot_count, int backlog,
+                                           const struct identity *identity, int *ret_errno,
+                                           struct buf *error);
+/* Adds lanes for more slots. 0, or a negative errno with a text; the lanes that stand go on. */
+int listen_address_grow(struct lane_set *set, struct listen_address *address, uint32_t slot_count,
+                        int backlog, struct buf *error);
+/* Takes the address off its list, closes its lanes, frees it. NULL is fine. */
+void listen_address_close(struct listen_address *address);
+/* The address with these settings, or NULL. */
+struct listen_address *lane_set_find(const struct lane_set *set, const struct address *wanted);
+/* The log line of a new address; tests and operators look for its form. */
+void listen_address_log(const struct listen_address *address);
+
+static inline struct listen_address *
+listen_address_from(struct list_node *node)
+{
+    return container_of(node, struct listen_address, node);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The program narwhal: command line in, exit status out (sysexits.h).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "master/inherited.h"
+#include "master/master.h"
+#include "master/proctitle.h"
+
+/* Text that nobody could read is a failure: "narwhal --print-config > /full/disk". */
+static int
+stdout_status(void)
+{
+    if (fflush(stdout) == EOF || ferror(stdout) != 0) {
+        perror("narwhal: cannot write to stdout");
+        return EX_IOERR;
+    }
+    return EX_OK;
+}
+
+static struct config *
+load(const struct config_args *args)
+{
+    struct config_errors errors = {0};
+    struct config *config = config_load(args, &errors);
+
+    for (size_t i = 0; i < errors.count; i++) {
+        (void)fprintf(stderr, "%s\n", errors.item[i]);
+    }
+    config_errors_release(&errors);
+    return config;
+}
+
+static int
+with_settings(const struct config_args *args)
+{
+    struct config *config = load(args);
+
+    if (config == NULL) {
+        return EX_CONFIG;
+    }
+    if (args->command == CONFIG_RUN) {
+        return master_run(args, config);
+    }
+    if (args->command == CONFIG_PRINT) {
+        config_print(config, stdout);
+    } else {
+        (void)printf("the settings are correct%s%s\n", config->path != NULL ? ": " : "",
+                     config->path != NULL ? config->path : "");
+    }
+    config_free(config);
+    return stdout_status();
+}
+
+static int
+run(const struct config_args *args)
+{
+    switch (args->command) {
+    case CONFIG_HELP:
+        config_print_help(stdout);
+        return stdout_status();
+    case CONFIG_SHOW_VERSION:
+        (void)printf("narwhal %s\n", NARWHAL_VERSION);
+        return stdout_status();
+    case CONFIG_USAGE_ERROR:
+        (void)fprintf(stderr, "narwhal: %s\n", args->usage_error);
+        return EX_USAGE;
+    case CONFIG_RUN:
+    case CONFIG_CHECK:
+    case CONFIG_PRINT:
+        break;
+    }
+    return with_settings(args);
+}
+
+int
+main(int argc, char **argv)
+{
+    struct config_args args;
+
+    inherited_collect();
+    proctitle_init(argc, &argv);
+    config_args_parse(&args, argc, argv, environ);
+    int status = run(&args);
+    config_args_release(&args);
+    return status;
+}

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The master's life: start, the loop, stop. Invariants: nothing here waits but ev_run(); every
+ * event ends in master_changed(), and master_reconcile() is idempotent.
+ *
+ *   RUNNING ──TERM──► STOPPING ──INT, QUIT or TERM──► STOPPING_QUICK
+ *      └──────────────INT, QUIT──────────────────────────────▲
+ *
+ * A stop is over when no worker and no instance is left.
+ */
+#include "master/master.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "config/base/buf.h"
+#include "config/base/check.h"
+#include "config/base/clock.h"
+#include "config/base/fd.h"
+#include "config/base/log.h"
+#include "config/config.h"
+#include "master/child.h"
+#include "master/cpus.h"
+#include "master/notify.h"
+#include "master/proctitle.h"
+
+/* Rounds of reconcile() before the loop gets its turn. */
+#define ROUNDS_MAX 8
+/* What systemd is asked for on top of graceful_timeout, for what comes after the workers. */
+#define STOP_MARGIN_MS 5000
+
+/* ---- wanted ---------------------------------------------------------------------------------- */
+
+uint32_t
+master_configured_workers(const struct config *config)
+{
+    uint32_t count = config->master.workers == 0 ? cpus_usable() : (uint32_t)config->master.workers;
+
+    return count < BOARD_SLOTS_MAX ? count : BOARD_SLOTS_MAX;
+}
+
+uint32_t
+master_wanted_workers(const struct master *master)
+{
+    int64_t wanted = (int64_t)master_configured_workers(master->config) + master->workers_more;
+
+    if (master->paused) {
+        return 0;
+    }
+    if (wanted < 1) {
+        return 1;
+    }
+    return wanted < BOARD_SLOTS_MAX ? (uint32_t)wanted : BOARD_SLOTS_MAX;
+}
+
+/* ---- reconcile ------------------------------------------------------------------------------- */
+
+static void
+tell_status(struct master *master)
+{
+    char text[sizeof(master->status_text)];
+    uint32_t ready = slots_ready_count(master);
+    uint32_t wanted = master_wanted_workers(master);
+
+    switch (master->phase) {
+    case MASTER_RUNNING:
+        (void)snprintf(text, sizeof(text), "%" PRIu32 "/%" PRIu32 " workers ready, settings %llu%s",
+                       ready, wanted, (unsigned long long)master->serial,
+                       master->paused ? ", paused" : "");
+        break;
+    case MASTER_STOPPING:
+    case MASTER_STOPPING_QUICK:
+        (void)snprintf(text, sizeof(text), "stopping%s",
+                       slots_any_left(master) ? ": workers finish their requests" : "");
+        break;
+    }
+    if (strcmp(text, master->status_text) != 0) {
+        strcpy(master->status_text, text);
+        notify_send("STATUS=%s", text);
+    }
+    if (!master->was_ready && master->phase == MASTER_RUNNING && wanted > 0 && ready >= wanted) {
+        master->was_ready = true;
+        log_info("ready workers=%u", ready);
+        notify_send("READY=1\nMAINPID=%d\nSTATUS=%s", (int)master->pid, text);
+    }
+}
+
+static void
+reconcile_stop(struct master *master)
+{
+    if (slots_any_left(master)) {
+        return;
+    }
+    if (apps_any_left(master)) {
+        if (master->phase == MASTER_STOPPING && !master->apps_stopping) {
+            master->apps_stopping = true;
+            notify_send("EXTEND_TIMEOUT_USEC=%lld",
+                        (long long)(master->config->master.graceful_timeout_ms + STOP_MARGIN_MS) *
+                            1000);
+            apps_stop(master, false);
+        }
+        if (apps_any_left(master)) {
+            return;
+        }
+    }
+    ev_break(master->loop, EVBREAK_ALL);
+}
+
+static void
+master_reconcile(struct master *master)
+{
+    if (master->phase == MASTER_RUNNING) {
+        slots_reconcile(master);
+        apps_reconcile(master);
+        reload_reconcile(master);
+        (void)server_registry_sweep(&master->registry, slots_oldest_serial(master));
+    } else {
+        reconcile_stop(master);
+    }
+    tell_status(master);
+}
+
+static void
+run_reconcile(struct master *master)
+{
+    for (int i = 0; i < ROUNDS_MAX && master->changed; i++) {
+        master->changed = false;
+        master_reconcile(master);
+    }
+    if (master->changed) {
+        ev_timer_set(&master->again, 0., 0.);
+        ev_timer_start(master->loop, &master->again);
+    }
+}
+
+static void
+on_before_wait(struct ev_loop *loop, ev_prepare *watcher, int revents)
+{
+    (void)watcher;
+    (void)revents;
+    run_reconcile(ev_userdata(loop));
+}
+
+static void
+on_again(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)timer;
+    (void)revents; /* it is over: the loop goes round once more, and on_before_wait() runs */
+}
+
+void
+master_changed(struct master *master)
+{
+    master->changed = true;
+}
+
+static void
+on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)timer;
+    (void)revents;
+    notify_send("WATCHDOG=1");
+}
+
+/* ---- verbs ----------------------------------------------------------------------------------- */
+
+void
+master_stop(struct master *master, bool quick)
+{
+    enum master_phase phase = quick ? MASTER_STOPPING_QUICK : MASTER_STOPPING;
+
+    if (phase <= master->phase) {
+        return;
+    }
+    int64_t graceful_ms = master->config->master.graceful_timeout_ms;
+    master->phase = phase;
+    log_info("stopping %s workers=%u graceful_timeout=%lldms", quick ? "quickly" : "gracefully",
+             slots_ready_count(master), (long long)(quick ? 0 : graceful_ms));
+    notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
+                (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
+    slots_stop(master, quick);
+    if (quick) {
+        apps_stop(master, true);
+    }
+    master_changed(master);
+}
+
+void
+master_more_workers(struct master *master, int more)
+{
+    uint32_t before = master_wanted_workers(master);
+
+    if (master->phase != MASTER_RUNNING || master->paused) {
+        log_warn("the number of workers is not changed: narwhal is %s",
+                 master->paused ? "paused" : "stopping");
+        return;
+    }
+    master->workers_more += more;
+    uint32_t after = master_wanted_workers(master);
+    if (after == before) {
+        master->workers_more -= more;
+        log_warn("the number of workers stays workers=%u: 1 to %d are possible", before,
+                 BOARD_SLOTS_MAX);
+        return;
+    }
+    log_info("workers wanted=%u before=%u", after, before);
+}
+
+void
+master_pause(struct master *master)
+{
+    if (master->phase == MASTER_RUNNING && !master->paused) {
+        master->paused = true;
+        log_info("paused: workers drain, clients wait in the queues until HUP");
+    }
+}
+
+void
+master_reopen_logs(struct master *master)
+{
+    struct log_files logs;
+    struct buf error = {0};
+
+    if (log_files_open(master->config, &logs, &error) != 0) {
+        log_error("the logs are not reopened, the old files go on: %s", error.ptr);
+        buf_release(&error);
+        return;
+    }
+    struct log_files old = master->logs;
+    master->logs = logs;
+    log_set_fd(logs.error_fd);
+    slots_send_logs(master);
+    log_files_close(&old);
+    log_info("logs reopened");
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+/* To the log, and to stderr when that is not the same: who starts narwhal by hand looks there. */
+static void
+start_error(const char *text)
+{
+    log_error("%s", text);
+    if (log_fd() != STDERR_FILENO) {
+        (void)fprintf(stderr, "narwhal: %s\n", text);
+    }
+}
+
+/* A socket must never get the number of a missing stdin, stdout or stderr. */
+static void
+fill_standard_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    } while (fd != -1 && fd <= STDERR_FILENO);
+    fd_close(&fd);
+}
+
+/* Workers need a descriptor for each connection: up to what the administrator allows. */
+static void
+raise_nofile(struct master *master)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &master->inherited_nofile) == -1) {
+        return;
+    }
+    limit = master->inherited_nofile;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* raising to the hard limit is always allowed */
+}
+
+static int
+open_kernel_objects(struct master *master)
+{
+    master->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+    if (master->loop == NULL) {
+        start_error("cannot make an event loop: epoll is not available");
+        return EX_OSERR;
+    }
+    ev_set_userdata(master->loop, master);
+    master->board = scoreboard_create(&master->board_fd);
+    if (master->board == NULL) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "cannot make the scoreboard: %s", strerror(errno));
+        start_error(text);
+        return EX_OSERR;
+    }
+    atomic_store_explicit(&master->board->started_ms, clock_mono_ms(), memory_order_relaxed);
+    return 0;
+}
+
+static int
+open_pidfile(struct master *master, const struct config *config)
+{
+    const char *path = config->master.pidfile_path;
+    struct buf error = {0};
+
+    if (path == NULL) {
+        return 0;
+    }
+    int result = pidfile_open(&master->pidfile, path, &error);
+    if (result == 0) {
+        buf_release(&error);
+        return 0;
+    }
+    char *text = xasprintf("%s: pidfile: %s: %s", config_origin(config, "master", NULL, "pidfile"),
+                           path, error.ptr);
+    start_error(text);
+    free(text);
+    buf_release(&error);
+    return result == -EWOULDBLOCK ? EX_UNAVAILABLE : EX_CANTCREAT;
+}
+
+static int
+use_first_settings(struct master *master, struct config *config)
+{
+    struct config_errors errors = {0};
+    int status = reload_first(master, config, &errors);
+
+    for (size_t i = 0; i < errors.count; i++) {
+        start_error(errors.item[i]);
+    }
+    config_errors_release(&errors);
+    return status;
+}
+
+static void
+start_watchers(struct master *master)
+{
+    int64_t watchdog_ms = notify_watchdog_ms();
+
+    ev_prepare_init(&master->before_wait, on_before_wait);
+    ev_prepare_start(master->loop, &master->before_wait);
+    ev_timer_init(&master->again, on_again, 0., 0.);
+    ev_timer_init(&master->watchdog, on_watchdog, 0., ms_to_seconds(watchdog_ms));
+    if (watchdog_ms > 0) {
+        ev_timer_again(master->loop, &master->watchdog);
+    }
+    hang_watch_start(master);
+}
+
+static void
+master_init(struct master *master, const struct config_args *args)
+{
+    memset(master, 0, sizeof(*master));
+    master->args = args;
+    master->pid = getpid();
+    master->image_fd = -1;
+    master->board_fd = -1;
+    master->logs = (struct log_files){.error_fd = -1, .access_fd = -1};
+    master->pidfile.fd = -1;
+    master->control.listener.fd = -1;
+    list_init(&master->control.clients);
+    list_init(&master->children);
+    lane_set_init(&master->lanes);
+    slots_init(master);
+    apps_init(master);
+}
+
+static void
+stop_watchers(struct master *master)
+{
+    ev_prepare_stop(master->loop, &master->before_wait);
+    ev_timer_stop(master->loop, &master->again);
+    ev_timer_stop(master->loop, &master->watchdog);
+    hang_watch_stop(master);
+    signals_stop(master);
+}
+
+/* Works on a half-started master too. */
+static void
+master_release(struct master *master)
+{
+    if (master->loop != NULL) {
+        slots_release(master);
+        apps_release(master);
+        control_close(master);
+        stop_watchers(master);
+    }
+    LIST_FOR_EACH_SAFE (node, &master->lanes.addresses) {
+        listen_address_close(listen_address_from(node));
+    }
+    server_registry_release(&master->registry);
+    runtime_dir_release(&master->runtime_dir);
+    pidfile_close(&master->pidfile);
+    notify_close();
+    fd_close(&master->image_fd);
+    fd_close(&master->board_fd);
+    if (master->board != NULL) {
+        (void)munmap(master->board, sizeof(*master->board)); /* our own mapping: cannot fail */
+    }
+    config_free(master->config);
+    log_set_fd(STDERR_FILENO);
+    log_files_close(&master->logs);
+    if (master->loop != NULL) {
+        ev_loop_destroy(master->loop);
+    }
+}
+
+static int
+master_start(struct master *master, struct config *config)
+{
+    log_setup(STDERR_FILENO, config->log.level, "master");
+    int status = open_kernel_objects(master);
+    if (status == 0) {
+        server_registry_init(&master->registry, master->board);
+        status = open_pidfile(master, config);
+    }
+    if (status != 0) {
+        config_free(config);
+        return status;
+    }
+    status = use_first_settings(master, config);
+    if (status != 0) {
+        return status;
+    }
+    notify_open();
+    signals_start(master);
+    start_watchers(master);
+    control_open(master);
+    log_info("narwhal " NARWHAL_VERSION " started pid=%d workers=%u settings=%s", (int)master->pid,
+             master_wanted_workers(master),
+             master->config->path != NULL ? master->config->path : "none");
+    return 0;
+}
+
+int
+master_run(const struct config_args *args, struct config *config)
+{
+    /* Static, because a worker inherits it with everything it points to. */
+    static struct master master;
+
+    fill_standard_descriptors();
+    master_init(&master, args);
+    raise_nofile(&master);
+    proctitle_set("narwhal: master");
+    int status = master_start(&master, config);
+    if (status == 0) {
+        master_changed(&master);
+        ev_run(master.loop, 0);
+        log_info("stopped uptime=%lldms", (long long)(clock_mono_ms() - master.board->started_ms));
+    }
+    master_release(&master);
+    return status;
+}

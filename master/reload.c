@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ *   IDLE ──request, all prepared, commit──► APPLYING ──all workers applied──► IDLE
+ *
+ * What can fail happens in prepare_*() and is undone by prepared_release(); commit() cannot fail.
+ * Runs in the master.
+ */
+#include "master/reload.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "config/base/buf.h"
+#include "config/base/check.h"
+#include "config/base/clock.h"
+#include "config/base/fd.h"
+#include "config/base/log.h"
+#include "config/config.h"
+#include "master/master.h"
+#include "master/notify.h"
+
+/* All that new settings need, made but not in use. */
+struct prepared {
+    struct config *config; /* owned */
+    struct identity identity;
+    struct log_files logs; /* owned */
+    bool new_logs;
+    struct list_node addresses; /* new ones, owned */
+    int image_fd;               /* owned */
+};
+
+static void
+prepared_init(struct prepared *prepared, struct config *config)
+{
+    *prepared = (struct prepared){
+        .config = config, .logs = {.error_fd = -1, .access_fd = -1}, .image_fd = -1};
+    list_init(&prepared->addresses);
+}
+
+/* Undoes what was prepared and not taken by commit(). */
+static void
+prepared_release(struct master *master, struct prepared *prepared)
+{
+    server_registry_rollback(&master->registry);
+    LIST_FOR_EACH_SAFE (node, &prepared->addresses) {
+        listen_address_close(listen_address_from(node));
+    }
+    log_files_close(&prepared->logs);
+    fd_close(&prepared->image_fd);
+    config_free(prepared->config);
+    prepared->config = NULL;
+}
+
+static void
+add_error(struct config_errors *errors, struct buf *text)
+{
+    if (text->len > 0) {
+        config_errors_add(errors, "%s", text->ptr);
+    }
+    buf_clear(text);
+}
+
+/* ---- prepare --------------------------------------------------------------------------------- */
+
+static void
+prepare_addresses(struct master *master, struct prepared *prepared, struct config_errors *errors)
+{
+    const struct config *config = prepared->config;
+    uint32_t wanted = master_configured_workers(config);
+    struct buf text = {0};
+
+    for (size_t i = 0; i < config->master.bind.count; i++) {
+        const struct address *address = &config->master.bind.item[i];
+        int result = 0;
+        if (lane_set_find(&master->lanes, address) != NULL) {
+            continue;
+        }
+        struct listen_address *opened =
+            listen_address_open(&master->lanes, address, wanted, (int)config->master.backlog,
+                                &prepared->identity, &result, &text);
+        if (opened != NULL) {
+            list_push_back(&prepared->addresses, &opened->node);
+        } else {
+            config_errors_add(errors, "%s: bind: %s", config_origin(config, "master", NULL, "bind"),
+                              text.ptr);
+        }
+        buf_clear(&text);
+    }
+    buf_release(&text);
+}
+
+static bool
+logs_differ(const struct config *before, const struct config *after)
+{
+    return before == NULL || !value_equal(VALUE_TARGET, &before->log.error, &after->log.error) ||
+           !value_equal(VALUE_TARGET, &before->log.access, &after->log.access);
+}
+
+/* Prepares everything, also after a failure, so that all errors are told at once. Returns 0 or the
+ * exit status of the first. */
+static int
+prepare(struct master *master, struct prepared *prepared, struct config_errors *errors)
+{
+    struct config *config = prepared->config;
+    struct buf text = {0};
+    int status = 0;
+
+    if (identity_resolve(config, &prepared->identity, &text) != 0) {
+        status = EX_CONFIG;
+        add_error(errors, &text);
+        prepared->identity = (struct identity){.drop = false};
+    }
+    if (logs_differ(master->config, config)) {
+        prepared->new_logs = true;
+        if (log_files_open(config, &prepared->logs, &text) != 0) {
+            status = status != 0 ? status : EX_CANTCREAT;
+            add_error(errors, &text);
+        }
+    }
+    size_t before = errors->count;
+    prepare_addresses(master, prepared, errors);
+    if (errors->count > before) {
+        status = status != 0 ? status : EX_UNAVAILABLE;
+    }
+    if (server_registry_prepare(&master->registry, config, &text) != 0) {
+        status = status != 0 ? status : EX_CONFIG;
+        add_error(errors, &text);
+    }
+    if (status == 0 && master->config == NULL) {
+        master->identity = prepared->identity; /* the folder below belongs to it */
+    }
+    if (status == 0 && apps_prepare(master, config, &text) != 0) {
+        status = EX_CANTCREAT;
+        add_error(errors, &text);
+    }
+    if (status == 0) {
+        prepared->image_fd = config_write_image(config);
+        if (prepared->image_fd < 0) {
+            config_errors_add(errors, "cannot write the settings for the workers: %s",
+                              strerror(-prepared->image_fd));
+            prepared->image_fd = -1;
+            status = EX_OSERR;
+        }
+    }
+    buf_release(&text);
+    return status;
+}
+
+/* ---- commit ---------------------------------------------------------------------------------- */
+
+static bool
+is_bound_by(const struct config *config, const struct listen_address *address)
+{
+    for (size_t i = 0; i < config->master.bind.count; i++) {
+        if (strcmp(config->master.bind.item[i].text, address->wanted.text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+commit_addresses(struct master *master, struct prepared *prepared)
+{
+    LIST_FOR_EACH_SAFE (node, &master->lanes.addresses) {
+        struct listen_address *address = listen_address_from(node);
+        if (!is_bound_by(prepared->config, address)) {
+            log_info("no longer listening address=%s", address->bound.text);
+            /* The workers' descriptors keep the socket open until its queue is accepted. */
+            slots_revoke_address(master, address);
+            listen_address_close(address);
+        }
+    }
+    LIST_FOR_EACH_SAFE (node, &prepared->addresses) {
+        list_remove(node);
+        list_push_back(&master->lanes.addresses, node);
+        listen_address_log(listen_address_from(node));
+    }
+}
+
+static void
+commit_logs(struct master *master, struct prepared *prepared)
+{
+    if (prepared->new_logs) {
+        struct log_files old = master->logs;
+        master->logs = prepared->logs;
+        prepared->logs = (struct log_files){.error_fd = -1, .access_fd = -1};
+        log_setup(master->logs.error_fd, prepared->config->log.level, "master");
+        slots_send_logs(master);
+        log_files_close(&old);
+    }
+    log_set_level(prepared->config->log.level);
+}
+
+static void
+commit(struct master *master, struct prepared *prepared)
+{
+    struct config *old = master->config;
+    int64_t workers_before = old != NULL ? old->master.workers : prepared->config->master.workers;
+
+    commit_logs(master, prepared);
+    commit_addresses(master, prepared);
+    master->serial++;
+    server_registry_commit(&master->registry, prepared->config, master->serial);
+    master->config = prepared->config;
+    prepared->config = NULL;
+    master->identity = prepared->identity;
+    fd_close(&master->image_fd);
+    master->image_fd = prepared->image_fd;
+    prepared->image_fd = -1;
+    if (master->config->master.workers != workers_before) {
+        master->workers_more = 0; /* the operator wrote a number: it counts */
+    }
+    master->paused = false;
+    apps_commit(master); /* before the old settings go: applications point into them */
+    config_free(old);
+    slots_send_settings(master);
+    master_changed(master);
+}
+
+int
+reload_first(struct master *master, struct config *config, struct config_errors *errors)
+{
+    struct prepared prepared;
+
+    prepared_init(&prepared, config);
+    int status = prepare(master, &prepared, errors);
+    if (status == 0) {
+        commit(master, &prepared);
+    }
+    prepared_release(master, &prepared);
+    return status;
+}
+
+/* ---- reload ---------------------------------------------------------------------------------- */
+
+static void
+tell_service_manager_done(struct master *master)
+{
+    /* Always, also after a failure: systemd waits for it. But not before the service was READY. */
+    if (master->was_ready) {
+        notify_send("READY=1\nSTATUS=%s", master->status_text);
+    }
+}
+
+static void
+refuse(struct master *master, const struct config_errors *errors)
+{
+    for (size_t i = 0; i < errors->count; i++) {
+        log_error("%s", errors->item[i]);
+    }
+    log_error("reload refused, the old settings go on errors=%zu", errors->count);
+    tell_service_manager_done(master);
+}
+
+/* Adds an error for each change that only a restart can make. */
+static void
+check_classes(const struct config_diff *diff, struct config_errors *errors)
+{
+    for (size_t i = 0; i < diff->count; i++) {
+        if (diff->item[i].reload == RELOAD_RESTART) {
+            config_errors_add(errors,
+                              "%s: this takes a restart; change it back, or restart "
+                              "narwhal",
+                              diff->item[i].text);
+        }
+    }
+}
+
+static bool
+needs_new_workers(const struct config_diff *diff)
+{
+    for (size_t i = 0; i < diff->count; i++) {
+        if (diff->item[i].reload == RELOAD_WORKERS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+try_settings(struct master *master, struct config *config, struct config_errors *errors)
+{
+    struct config_diff diff = {0};
+    struct prepared prepared;
+
+    prepared_init(&prepared, config);
+    config_diff(master->config, config, &diff);
+    check_classes(&diff, errors);
+    if (errors->count == 0 && prepare(master, &prepared, errors) == 0) {
+        for (size_t i = 0; i < diff.count; i++) {
+            log_info("changed: %s", diff.item[i].text);
+        }
+        master->reload.changes = diff.count;
+        master->reload.rolls_workers = needs_new_workers(&diff) || master->slots.roll_failed;
+        commit(master, &prepared);
+        if (master->reload.rolls_workers) {
+            slots_roll(master);
+        }
+        master->reload.state = RELOAD_APPLYING;
+    }
+    prepared_release(master, &prepared);
+    config_diff_release(&diff);
+}
+
+static void
+start(struct master *master)
+{
+    struct config_errors errors = {0};
+
+    if (master->was_ready) {
+        notify_send("RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
+                    (long long)clock_mono_us());
+    }
+    struct config *config = config_load(master->args, &errors);
+    if (config != NULL) {
+        try_settings(master, config, &errors);
+    }
+    if (errors.count > 0 || config == NULL) {
+        refuse(master, &errors);
+    }
+    config_errors_release(&errors);
+}
+
+void
+reload_request(struct master *master)
+{
+    if (master->phase != MASTER_RUNNING) {
+        log_warn("reload ignored: narwhal is stopping");
+    } else if (master->reload.state != RELOAD_IDLE) {
+        master->reload.queued = true;
+        log_info("a reload is running; one more is done after it");
+    } else {
+        start(master);
+    }
+}
+
+static void
+finish(struct master *master, enum roll_result roll)
+{
+    master->reload.state = RELOAD_IDLE;
+    if (master->reload.rolls_workers && roll == ROLL_FAILED) {
+        log_error("reload incomplete serial=%llu: the old workers go on as they were started; "
+                  "reload again to try again",
+                  (unsigned long long)master->serial);
+    } else {
+        log_info("reload done serial=%llu changes=%zu", (unsigned long long)master->serial,
+                 master->reload.changes);
+    }
+    tell_service_manager_done(master);
+}
+
+void
+reload_reconcile(struct master *master)
+{
+    if (master->reload.state == RELOAD_APPLYING && slots_settings_applied(master)) {
+        enum roll_result roll = master->reload.rolls_workers ? slots_roll_state(master) : ROLL_DONE;
+        if (roll != ROLL_RUNNING) {
+            finish(master, roll);
+        }
+    }
+    if (master->reload.state == RELOAD_IDLE && master->reload.queued) {
+        master->reload.queued = false;
+        start(master);
+    }
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When a child that died may start again, and how loudly its death is told. Pure: the history of
+ * one slot and the clock go in, a verdict comes out. Runs in the master.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define RESPAWN_FIRST_DELAY_MS 100
+#define RESPAWN_LONGEST_DELAY_MS 30000
+/* A child that was READY for this long was healthy: its death starts a new row. */
+#define RESPAWN_SETTLED_MS 10000
+/* Deaths of a row that are told one by one; the others are folded into a summary … */
+#define RESPAWN_TOLD_ONE_BY_ONE 3
+/* … which comes at most this often. */
+#define RESPAWN_SUMMARY_EVERY_MS 60000
+
+struct respawn {
+    uint32_t deaths;     /* in a row; 0: none, or the last life was a healthy one */
+    uint32_t folded;     /* deaths since the last line about this row */
+    int64_t row_ms;      /* when the row began */
+    int64_t reported_ms; /* when it was last told */
+};
+
+enum respawn_report { RESPAWN_TELL = 0, RESPAWN_FOLD, RESPAWN_SUMMARIZE };
+
+struct respawn_verdict {
+    int64_t delay_ms;
+    enum respawn_report report;
+    uint32_t deaths; /* in this row, this one included */
+    int64_t row_ms;  /* how long the row lasts */
+};
+
+/* Judges a death (or a start that failed) at now_ms of a child that had been READY for ready_ms
+ * (0: it never was). random spreads the delay, so that slots which died together do not return
+ * together. */
+struct respawn_verdict respawn_after_death(struct respawn *history, int64_t now_ms,
+                                           int64_t ready_ms, uint32_t random);

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table signal → action, and the state of signals around fork(). Runs in the master; the last
+ * function in a child.
+ */
+#include "master/signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "config/base/list.h"
+#include "config/base/log.h"
+#include "master/child.h"
+#include "master/master.h"
+
+static void
+on_reload(struct master *master)
+{
+    reload_request(master);
+}
+
+static void
+on_stop(struct master *master)
+{
+    master_stop(master, master->phase != MASTER_RUNNING);
+}
+
+static void
+on_quick_stop(struct master *master)
+{
+    master_stop(master, true);
+}
+
+static void
+on_one_more(struct master *master)
+{
+    master_more_workers(master, 1);
+}
+
+static void
+on_one_less(struct master *master)
+{
+    master_more_workers(master, -1);
+}
+
+static void
+on_reopen(struct master *master)
+{
+    master_reopen_logs(master);
+}
+
+static void
+on_pause(struct master *master)
+{
+    master_pause(master);
+}
+
+static void
+on_upgrade(struct master *master)
+{
+    (void)master;
+    log_error("upgrade in place is not available in this version: nothing was changed; restart "
+              "the service to run a new binary");
+}
+
+static void
+on_reap(struct master *master)
+{
+    child_reap_all(master);
+}
+
+const struct signal_row signal_rows[SIGNAL_ROW_COUNT] = {
+#define SIGNAL(name, action, documentation)                                                        \
+    [SIGNAL_ROW_##name] = {SIG##name, "SIG" #name, on_##action, documentation},
+#include "master/signals.def"
+};
+
+static void
+on_signal(struct ev_loop *loop, ev_signal *watcher, int revents)
+{
+    const struct signal_row *row = watcher->data;
+    struct master *master = ev_userdata(loop);
+
+    (void)revents;
+    if (row->number != SIGCHLD) {
+        log_info("received %s", row->name);
+    }
+    row->act(master);
+    master_changed(master);
+}
+
+void
+signals_start(struct master *master)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for a known signal */
+    for (size_t i = 0; i < SIGNAL_ROW_COUNT; i++) {
+        ev_signal *watcher = &master->signals.item[i];
+        ev_signal_init(watcher, on_signal, signal_rows[i].number);
+        watcher->data = (void *)(uintptr_t)&signal_rows[i];
+        ev_signal_start(master->loop, watcher);
+    }
+}
+
+void
+signals_stop(struct master *master)
+{
+    for (size_t i = 0; i < SIGNAL_ROW_COUNT; i++) {
+        ev_signal_stop(master->loop, &master->signals.item[i]);
+    }
+}
+
+void
+signals_block(void)
+{
+    sigset_t all;
+
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+void
+signals_unblock(void)
+{
+    sigset_t none;
+
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+void
+signals_reset_in_child(struct master *master)
+{
+    signals_stop(master);
+    for (int number = 1; number < NSIG; number++) {
+        (void)signal(number, SIG_DFL); /* SIGKILL, SIGSTOP and unused numbers refuse: fine */
+    }
+    signals_unblock();
+}

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Wanted workers against actual ones. The order that loses nobody: the new owner of a lane gets it
+ * before the old one is told to let go, and a worker drains only when its lanes are someone
+ * else's. Runs in the master.
+ */
+#include "master/slots.h"
+
+#include <string.h>
+
+#include "config/base/buf.h"
+#include "config/base/check.h"
+#include "config/base/log.h"
+#include "config/config.h"
+#include "master/lane_plan.h"
+#include "master/master.h"
+#include "master/worker_child.h"
+
+#define FOR_EACH_SLOT(slot, master)                                                                \
+    for (struct slot *slot = (master)->slots.slots;                                                \
+         slot < (master)->slots.slots + BOARD_SLOTS_MAX; slot++)
+
+static struct worker_child *
+worker_from_node(struct list_node *node)
+{
+    return container_of(node, struct worker_child, node);
+}
+
+void
+slots_init(struct master *master)
+{
+    memset(&master->slots, 0, sizeof(master->slots));
+    FOR_EACH_SLOT(slot, master)
+    {
+        slot->number = (uint32_t)(slot - master->slots.slots);
+        list_init(&slot->leaving);
+    }
+}
+
+/* Calls act for every worker of the master; act may move the worker between lists, not free it. */
+static void
+for_each_worker(struct master *master, void (*act)(struct worker_child *worker))
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        LIST_FOR_EACH_SAFE (node, &slot->leaving) {
+            act(worker_from_node(node));
+        }
+        if (slot->serving != NULL) {
+            act(slot->serving);
+        }
+        if (slot->next != NULL) {
+            act(slot->next);
+        }
+    }
+}
+
+/* ---- who is wanted --------------------------------------------------------------------------- */
+
+static bool
+takes_lanes(const struct worker_child *worker)
+{
+    return worker != NULL && worker->child.state == CHILD_READY && !worker->leaving;
+}
+
+/* The worker is not wanted any more: a process has to leave, a pause simply ends. */
+static void
+retire(struct slot *slot, struct worker_child *worker)
+{
+    if (worker == NULL) {
+        return;
+    }
+    if (worker->child.pid == 0) {
+        worker_child_free(worker);
+        return;
+    }
+    worker->leaving = true;
+    list_push_back(&slot->leaving, &worker->node);
+}
+
+static void
+fill_slots(struct master *master, uint32_t wanted)
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        if (slot->number >= wanted) {
+            retire(slot, slot->serving);
+            retire(slot, slot->next);
+            slot->serving = NULL;
+            slot->next = NULL;
+        } else if (slot->serving == NULL) {
+            slot->serving = worker_child_new(master, slot);
+            worker_child_start(slot->serving);
+        }
+    }
+}
+
+static bool
+is_outdated(const struct master *master, const struct worker_child *worker)
+{
+    return worker != NULL && worker->child.pid != 0 && worker->epoch != master->slots.epoch;
+}
+
+/* One slot at a time: the next successor starts when the one before serves. */
+static void
+roll_on(struct master *master)
+{
+    if (master->slots.roll_failed) {
+        return;
+    }
+    FOR_EACH_SLOT(slot, master)
+    {
+        if (slot->next != NULL) {
+            return;
+        }
+    }
+    FOR_EACH_SLOT(slot, master)
+    {
+        if (is_outdated(master, slot->serving)) {
+            slot->next = worker_child_new(master, slot);
+            worker_child_start(slot->next);
+            return;
+        }
+    }
+}
+
+void
+slots_roll(struct master *master)
+{
+    master->slots.epoch++;
+    master->slots.roll_failed = false;
+    master_changed(master);
+}
+
+enum roll_result
+slots_roll_state(const struct master *master)
+{
+    if (master->slots.roll_failed) {
+        return ROLL_FAILED;
+    }
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct slot *slot = &master->slots.slots[i];
+        if (slot->next != NULL || is_outdated(master, slot->serving)) {
+            return ROLL_RUNNING;
+        }
+    }
+    return ROLL_DONE;
+}
+
+void
+slot_on_ready(struct master *master, struct worker_child *worker)
+{
+    struct slot *slot = worker->slot;
+
+    if (worker == slot->next) {
+        retire(slot, slot->serving);
+        slot->serving = worker;
+        slot->next = NULL;
+    }
+    master_changed(master);
+}
+
+void
+slot_on_gone(struct master *master, struct worker_child *worker)
+{
+    struct slot *slot = worker->slot;
+
+    if (worker == slot->next) {
+        slot->next = NULL;
+        master->slots.roll_failed = true;
+        log_error("the replacement of the workers stops: the new %s could not boot; the old "
+                  "workers go on (its own lines above say why)",
+                  worker->child.name);
+        worker_child_free(worker);
+    } else if (worker->leaving) {
+        worker_child_free(worker);
+    }
+    master_changed(master);
+}
+
+/* ---- who serves which lane ------------------------------------------------------------------- */
+
+static void
+grow_lanes(struct master *master, uint32_t wanted)
+{
+    bool is_short = false;
+
+    LIST_FOR_EACH (node, &master->lanes.addresses) {
+        struct listen_address *address = listen_address_from(node);
+        struct buf error = {0};
+        size_t before = address->lane_count;
+        if (listen_address_grow(&master->lanes, address, wanted,
+                                (int)master->config->master.backlog, &error) != 0) {
+            is_short = true;
+            if (!master->slots.lanes_short) {
+                log_error("a new worker shares the lanes of the others address=%s: %s",
+                          address->bound.text, error.ptr);
+            }
+        }
+        if (address->lane_count > before) {
+            listen_address_log(address);
+        }
+        buf_release(&error);
+    }
+    master->slots.lanes_short = is_short;
+}
+
+static void
+plan_address(struct master *master, struct listen_address *address)
+{
+    bool ready[BOARD_SLOTS_MAX];
+    uint32_t homes[BOARD_SLOTS_MAX];
+    uint32_t owners[BOARD_SLOTS_MAX];
+
+    CHECK(address->lane_count <= BOARD_SLOTS_MAX);
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        ready[i] = takes_lanes(master->slots.slots[i].serving);
+    }
+    for (size_t i = 0; i < address->lane_count; i++) {
+        homes[i] = address->lanes[i].home;
+        owners[i] = address->lanes[i].owner;
+    }
+    if (address->lane_count == 1 && homes[0] == LANE_SHARED) {
+        return;
+    }
+    lane_plan(homes, address->lane_count, ready, BOARD_SLOTS_MAX, owners);
+    for (size_t i = 0; i < address->lane_count; i++) {
+        address->lanes[i].owner = owners[i];
+    }
+}
+
+static bool
+shall_serve(const struct worker_child *worker, const struct lane *lane)
+{
+    return takes_lanes(worker) &&
+           (lane->home == LANE_SHARED || lane->owner == worker->slot->number);
+}
+
+static void
+assign_lanes(struct master *master, struct listen_address *address)
+{
+    for (size_t i = 0; i < address->lane_count; i++) {
+        struct lane *lane = &address->lanes[i];
+        FOR_EACH_SLOT(slot, master)
+        {
+            if (shall_serve(slot->serving, lane) &&
+                !worker_child_has_lane(slot->serving, lane->id)) {
+                worker_child_assign_lane(slot->serving, lane->id, lane->fd, address->bound.text);
+            }
+        }
+    }
+}
+
+static bool
+has_server(struct master *master, const struct lane *lane)
+{
+    if (lane->home != LANE_SHARED) {
+        return lane->owner != LANE_NOBODY;
+    }
+    FOR_EACH_SLOT(slot, master)
+    {
+        if (takes_lanes(slot->serving)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A lane stays with a worker that leaves as long as nobody else can take it. */
+static void
+revoke_from(struct worker_child *worker)
+{
+    struct master *master = worker->child.master;
+
+    if (worker->lane_count == 0 || worker->child.state != CHILD_READY) {
+        return;
+    }
+    LIST_FOR_EACH (node, &master->lanes.addresses) {
+        struct listen_address *address = listen_address_from(node);
+        for (size_t i = 0; i < address->lane_count; i++) {
+            struct lane *lane = &address->lanes[i];
+            if (worker_child_has_lane(worker, lane->id) && !shall_serve(worker, lane) &&
+                has_server(master, lane)) {
+                worker_child_revoke_lane(worker, lane->id, false);
+            }
+        }
+    }
+}
+
+static void
+drain_leaving(struct worker_child *worker)
+{
+    if (worker->leaving &&
+        (worker->child.state == CHILD_READY || worker->child.state == CHILD_STARTING)) {
+        worker_child_leave(worker, false);
+    }
+}
+
+void
+slots_reconcile(struct master *master)
+{
+    uint32_t wanted = master_wanted_workers(master);
+
+    fill_slots(master, wanted);
+    roll_on(master);
+    grow_lanes(master, wanted);
+    LIST_FOR_EACH (node, &master->lanes.addresses) {
+        plan_address(master, listen_address_from(node));
+        assign_lanes(master, listen_address_from(node));
+    }
+    for_each_worker(master, revoke_from);
+    for_each_worker(master, drain_leaving);
+}
+
+void
+slots_revoke_address(struct master *master, struct listen_address *address)
+{
+    for (size_t i = 0; i < address->lane_count; i++) {
+        uint32_t lane = address->lanes[i].id;
+        FOR_EACH_SLOT(slot, master)
+        {
+            if (slot->serving != NULL && worker_child_has_lane(slot->serving, lane)) {
+                worker_child_revoke_lane(slot->serving, lane, true);
+            }
+            LIST_FOR_EACH (node, &slot->leaving) {
+                if (worker_child_has_lane(worker_from_node(node), lane)) {
+                    worker_child_revoke_lane(worker_from_node(node), lane, true);
+                }
+            }
+        }
+    }
+}
+
+/* ---- settings and logs ----------------------------------------------------------------------- */
+
+static bool
+is_listening_to_us(const struct worker_child *worker)
+{
+    return worker->child.state == CHILD_STARTING || worker->child.state == CHILD_READY ||
+           worker->child.state == CHILD_DRAINING;
+}
+
+static void
+send_settings(struct worker_child *worker)
+{
+    /* One that leaves finishes with the settings it has. */
+    if (is_listening_to_us(worker) && !worker->leaving) {
+        worker_child_send_settings(worker);
+    }
+}
+
+void
+slots_send_settings(struct master *master)
+{
+    for_each_worker(master, send_settings);
+}
+
+static void
+send_logs(struct worker_child *worker)
+{
+    if (is_listening_to_us(worker)) {
+        worker_child_send_logs(worker);
+    }
+}
+
+void
+slots_send_logs(struct master *master)
+{
+    for_each_worker(master, send_logs);
+}
+
+bool
+slots_settings_applied(const struct master *master)
+{
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct worker_child *worker = master->slots.slots[i].serving;
+        if (takes_lanes(worker) && worker->applied_serial < master->serial) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint64_t
+older_serial(const struct worker_child *worker, uint64_t serial)
+{
+    bool lives = worker != NULL && worker->child.pid != 0;
+
+    return lives && worker->applied_serial < serial ? worker->applied_serial : serial;
+}
+
+uint64_t
+slots_oldest_serial(const struct master *master)
+{
+    uint64_t oldest = master->serial;
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct slot *slot = &master->slots.slots[i];
+        oldest = older_serial(slot->serving, oldest);
+        oldest = older_serial(slot->next, oldest);
+        LIST_FOR_EACH (node, &slot->leaving) {
+            oldest = older_serial(worker_from_node(node), oldest);
+        }
+    }
+    return oldest;
+}
+
+/* ---- counting and the end -------------------------------------------------------------------- */
+
+uint32_t
+slots_ready_count(const struct master *master)
+{
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        count += takes_lanes(master->slots.slots[i].serving) ? 1 : 0;
+    }
+    return count;
+}
+
+bool
+slots_any_left(const struct master *master)
+{
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct slot *slot = &master->slots.slots[i];
+        if (slot->serving != NULL || slot->next != NULL || !list_is_empty(&slot->leaving)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+leave_gracefully(struct worker_child *worker)
+{
+    worker_child_leave(worker, false);
+}
+
+static void
+leave_quickly(struct worker_child *worker)
+{
+    worker_child_leave(worker, true);
+}
+
+void
+slots_stop(struct master *master, bool quick)
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        retire(slot, slot->serving);
+        retire(slot, slot->next);
+        slot->serving = NULL;
+        slot->next = NULL;
+    }
+    /* With their lanes: nobody else could take them, so they accept what is queued. */
+    for_each_worker(master, quick ? leave_quickly : leave_gracefully);
+}
+
+void
+slots_release(struct master *master)
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        worker_child_free(slot->serving);
+        worker_child_free(slot->next);
+        slot->serving = NULL;
+        slot->next = NULL;
+        LIST_FOR_EACH_SAFE (node, &slot->leaving) {
+            worker_child_free(worker_from_node(node));
+        }
+    }
+}

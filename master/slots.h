@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Worker slots: the stable numbers 0 … N-1, each with one serving worker and, while it is being
+ * replaced, its successor and those that still finish their requests. Decides who is started,
+ * drained and given which lane. Runs in the master.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "master/respawn.h"
+#include "worker/scoreboard.h"
+
+struct master;
+struct worker_child;
+
+struct slot {
+    uint32_t number;
+    uint32_t generation;          /* counts its processes */
+    struct worker_child *serving; /* owned; STARTING, READY, BACKOFF; NULL: none wanted */
+    struct worker_child *next;    /* owned; STARTING: will serve when READY */
+    struct list_node leaving;     /* of struct worker_child, owned */
+    struct respawn respawn;
+};
+
+enum roll_result { ROLL_NONE = 0, ROLL_RUNNING, ROLL_DONE, ROLL_FAILED };
+
+struct slot_set {
+    struct slot slots[BOARD_SLOTS_MAX];
+    uint32_t epoch;   /* workers of an older one are replaced, one by one */
+    bool roll_failed; /* a new worker could not boot: the old ones go on */
+    bool lanes_short; /* not every slot could get lanes: told once */
+};
+
+void slots_init(struct master *master);
+/* Starts, drains and replaces workers, and hands out lanes. Idempotent. */
+void slots_reconcile(struct master *master);
+/* Every worker is to be replaced, one slot at a time. */
+void slots_roll(struct master *master);
+enum roll_result slots_roll_state(const struct master *master);
+
+/* Sends the settings in use to every worker that has older ones. */
+void slots_send_settings(struct master *master);
+/* Sends the open logs to every worker. */
+void slots_send_logs(struct master *master);
+/* Whether every worker that serves has the settings in use. */
+bool slots_settings_applied(const struct master *master);
+/* The oldest settings that any living worker uses. */
+uint64_t slots_oldest_serial(const struct master *master);
+
+uint32_t slots_ready_count(const struct master *master);
+/* Whether any worker process is left. */
+bool slots_any_left(const struct master *master);
+/* The address is no longer wanted: workers take what is queued and let go. */
+struct listen_address;
+void slots_revoke_address(struct master *master, struct listen_address *address);
+/* Tells all workers to leave, gracefully or not. */
+void slots_stop(struct master *master, bool quick);
+/* Frees what is left at the end. */
+void slots_release(struct master *master);
+
+/* Callbacks of worker_child.c: its worker became READY, or died. */
+void slot_on_ready(struct master *master, struct worker_child *worker);
+void slot_on_gone(struct master *master, struct worker_child *worker);

@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Forking a worker and talking to it. Invariants: cell and channel belong to one life and are
+ * given back when the process is reaped; a message is queued only behind messages that are queued.
+ * Runs in the master, but for become_worker(), which is the child.
+ */
+#include "master/worker_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config/base/check.h"
+#include "config/base/clock.h"
+#include "config/base/fd.h"
+#include "config/base/log.h"
+#include "config/config.h"
+#include "master/after_fork.h"
+#include "master/master.h"
+#include "master/proctitle.h"
+#include "master/slots.h"
+#include "worker/channel.h"
+#include "worker/heritage.h"
+#include "worker/worker.h"
+
+/* More than a worker can be sent in one go: a message for each lane of 16 addresses. */
+#define QUEUE_MAX 4096
+/* How long a worker that serves nobody, or shall not finish, may take to leave. */
+#define QUICK_MS 1000
+/* What a draining worker gets on top of its own time limit, to say in the log whom it cut. */
+#define DRAIN_MARGIN_MS 1000
+/* Messages taken from one worker in one turn of the loop. */
+#define MESSAGES_PER_TURN 64
+
+struct queued_message {
+    struct list_node node;
+    struct channel_message message;
+    int fd; /* owned; -1: none */
+};
+
+static struct worker_child *
+worker_from_child(struct child *child)
+{
+    return container_of(child, struct worker_child, child);
+}
+
+/* ---- one life: cell, channel, process -------------------------------------------------------- */
+
+static void
+queue_clear(struct worker_child *worker)
+{
+    LIST_FOR_EACH_SAFE (node, &worker->queue) {
+        struct queued_message *queued = container_of(node, struct queued_message, node);
+        list_remove(node);
+        fd_close(&queued->fd);
+        free(queued);
+    }
+    worker->queue_length = 0;
+}
+
+static void
+channel_close(struct worker_child *worker)
+{
+    struct ev_loop *loop = worker->child.master->loop;
+
+    ev_io_stop(loop, &worker->channel_read);
+    ev_io_stop(loop, &worker->channel_write);
+    queue_clear(worker);
+    fd_close(&worker->channel_fd);
+}
+
+static void
+life_end(struct worker_child *worker)
+{
+    channel_close(worker);
+    if (worker->cell != WORKER_NO_CELL) {
+        board_retire_worker(worker->child.master->board, worker->cell);
+        worker->cell = WORKER_NO_CELL;
+    }
+    free(worker->lanes);
+    worker->lanes = NULL;
+    worker->lane_count = 0;
+    worker->sent_serial = 0;
+    worker->applied_serial = 0;
+}
+
+static uint32_t
+cell_take(struct scoreboard *board)
+{
+    for (uint32_t cell = 0; cell < BOARD_CELLS_MAX; cell++) {
+        if (atomic_load_explicit(&board->workers[cell].state, memory_order_relaxed) == BOARD_FREE) {
+            return cell;
+        }
+    }
+    return WORKER_NO_CELL;
+}
+
+static void
+show_state(struct child *child)
+{
+    struct worker_child *worker = worker_from_child(child);
+    struct board_worker *cell;
+
+    if (worker->cell == WORKER_NO_CELL) {
+        return;
+    }
+    cell = &child->master->board->workers[worker->cell];
+    atomic_store_explicit(&cell->slot, worker->slot->number, memory_order_relaxed);
+    atomic_store_explicit(&cell->generation, worker->generation, memory_order_relaxed);
+    atomic_store_explicit(&cell->pid, (uint32_t)child->pid, memory_order_relaxed);
+    atomic_store_explicit(&cell->started_ms, child->started_ms, memory_order_relaxed);
+    atomic_store_explicit(&cell->state, child_board_state(child->state), memory_order_release);
+}
+
+/* The child, from fork() to its end. */
+static _Noreturn void
+become_worker(struct worker_child *worker, int channel_fd)
+{
+    struct master *master = worker->child.master;
+    struct heritage heritage = {.channel_fd = channel_fd,
+                                .error_log_fd = master->logs.error_fd,
+                                .access_log_fd = master->logs.access_fd,
+                                .board = master->board,
+                                .cell = worker->cell,
+                                .slot = worker->slot->number,
+                                .generation = worker->generation,
+                                .master_pid = master->pid};
+    const int keep[] = {heritage.channel_fd, heritage.error_log_fd, heritage.access_log_fd};
+    char role[32];
+    char title[48];
+
+    signals_reset_in_child(master);
+    after_fork_leave_group();
+    after_fork_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+    (void)snprintf(role, sizeof(role), "worker %u", heritage.slot);
+    (void)snprintf(title, sizeof(title), "narwhal: %s", role);
+    proctitle_set(title);
+    log_setup(heritage.error_log_fd, master->config->log.level, role);
+    int result = identity_take(&master->identity);
+    if (result != 0) {
+        log_error("cannot become the user and group of the settings: %s", strerror(-result));
+        _exit(WORKER_EXIT_BOOT_FAILED);
+    }
+    int status = worker_main(&heritage);
+#ifdef NARWHAL_CHILD_RUNS_EXIT
+    /* Builds that measure: the sanitizers and gcov report from exit(). After a change of identity
+     * the leak check cannot look at its own process (ptrace(2)). */
+    if (!master->identity.drop) {
+        exit(status);
+    }
+#endif
+    _exit(status); /* nothing of the master's is flushed or torn down here */
+}
+
+static int
+life_begin(struct worker_child *worker)
+{
+    struct master *master = worker->child.master;
+    int worker_fd = -1;
+
+    worker->cell = cell_take(master->board);
+    if (worker->cell == WORKER_NO_CELL) {
+        return -EAGAIN; /* so many are still draining; some will be gone soon */
+    }
+    int result = channel_pair(&worker->channel_fd, &worker_fd);
+    if (result != 0) {
+        worker->cell = WORKER_NO_CELL;
+        return result;
+    }
+    worker->generation = ++worker->slot->generation;
+    worker->epoch = master->slots.epoch;
+    worker->applied_serial = master->serial; /* what it is born with; counts once it is READY */
+    signals_block();
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_worker(worker, worker_fd);
+    }
+    int fork_errno = errno;
+    signals_unblock();
+    fd_close(&worker_fd);
+    if (pid == -1) {
+        fd_close(&worker->channel_fd);
+        worker->cell = WORKER_NO_CELL;
+        return -fork_errno;
+    }
+    ev_io_set(&worker->channel_read, worker->channel_fd, EV_READ);
+    ev_io_set(&worker->channel_write, worker->channel_fd, EV_WRITE);
+    ev_io_start(master->loop, &worker->channel_read);
+    child_born(&worker->child, pid, master->config->master.boot_timeout_ms);
+    return 0;
+}
+
+static const char *
+start_hint(int error_number)
+{
+    switch (error_number) {
+    case EAGAIN:
+        return "; the limit of processes is reached (ulimit -u, TasksMax=)";
+    case ENOMEM:
+        return "; the machine is out of memory";
+    case EMFILE:
+    case ENFILE:
+        return "; out of descriptors (LimitNOFILE=, ulimit -n)";
+    default:
+        return "";
+    }
+}
+
+static uint32_t
+random_number(void)
+{
+    uint32_t number = 0;
+
+    /* Without any randomness the delay is merely not spread. */
+    (void)!getrandom(&number, sizeof(number), GRND_NONBLOCK);
+    return number;
+}
+
+void
+worker_child_start(struct worker_child *worker)
+{
+    struct child *child = &worker->child;
+    int result = life_begin(worker);
+
+    if (result == 0) {
+        log_debug("%s started pid=%d generation=%u", child->name, (int)child->pid,
+                  worker->generation);
+        worker_child_send_settings(worker);
+        return;
+    }
+    struct respawn_verdict verdict =
+        respawn_after_death(&worker->slot->respawn, clock_mono_ms(), 0, random_number());
+    if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
+        verdict.delay_ms = RESPAWN_FIRST_DELAY_MS; /* what is missing is not there at once */
+    }
+    if (verdict.report != RESPAWN_FOLD) {
+        log_error("cannot start %s: %s%s; trying again in %lldms attempts=%u", child->name,
+                  strerror(-result), start_hint(-result), (long long)verdict.delay_ms,
+                  verdict.deaths);
+    }
+    child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
+}
+
+static void
+on_start(struct child *child)
+{
+    worker_child_start(worker_from_child(child));
+}
+
+static void
+tell_death(const struct worker_child *worker, const struct child_death *death,
+           const struct respawn_verdict *verdict)
+{
+    char how[CHILD_DEATH_TEXT_MAX];
+    const char *why = death->ours != NULL ? death->ours : "";
+
+    child_describe_status(death->status, how);
+    if (verdict->report == RESPAWN_FOLD) {
+        log_debug("%s died pid=%d %s", worker->child.name, (int)death->pid, how);
+    } else if (verdict->report == RESPAWN_SUMMARIZE) {
+        log_error("%s dies again and again deaths=%u in=%llds last_pid=%d last_%s; the next try "
+                  "is in %lldms",
+                  worker->child.name, verdict->deaths, (long long)(verdict->row_ms / 1000),
+                  (int)death->pid, how, (long long)verdict->delay_ms);
+    } else {
+        log_warn("%s died pid=%d %s%s%s uptime=%lldms generation=%u ready=%s respawn_in=%lldms",
+                 worker->child.name, (int)death->pid, how, *why != '\0' ? " killed_for=" : "", why,
+                 (long long)death->uptime_ms, worker->generation,
+                 death->ready_ms > 0 || death->before == CHILD_READY ? "yes" : "never",
+                 (long long)verdict->delay_ms);
+    }
+}
+
+static void
+on_death(struct child *child, const struct child_death *death)
+{
+    struct worker_child *worker = worker_from_child(child);
+    struct master *master = child->master;
+
+    life_end(worker);
+    if (worker->leaving) {
+        char how[CHILD_DEATH_TEXT_MAX];
+        child_describe_status(death->status, how);
+        log_info("%s left pid=%d %s generation=%u uptime=%lldms%s%s", child->name, (int)death->pid,
+                 how, worker->generation, (long long)death->uptime_ms,
+                 death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "");
+        slot_on_gone(master, worker);
+        return;
+    }
+    struct respawn_verdict verdict = respawn_after_death(&worker->slot->respawn, clock_mono_ms(),
+                                                         death->ready_ms, random_number());
+    tell_death(worker, death, &verdict);
+    child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
+    slot_on_gone(master, worker);
+}
+
+static const struct child_ops worker_ops = {
+    .on_state = show_state, .on_death = on_death, .on_start = on_start};
+
+/* ---- channel --------------------------------------------------------------------------------- */
+
+static void
+on_settings_refused(struct worker_child *worker, const struct channel_message *message)
+{
+    log_error("%s cannot use the settings and is replaced pid=%d serial=%llu: %s",
+              worker->child.name, (int)worker->child.pid, (unsigned long long)message->serial,
+              message->text);
+    /* While it boots it ends by itself, with the status that says so. */
+    if (worker->child.state == CHILD_READY) {
+        child_kill(&worker->child, "settings refused");
+    }
+}
+
+static void
+on_message(struct worker_child *worker, const struct channel_message *message)
+{
+    struct child *child = &worker->child;
+
+    switch ((enum channel_type)message->type) {
+    case CHANNEL_READY:
+        if (child->state == CHILD_STARTING) {
+            child_set_state(child, CHILD_READY, CHILD_NO_DEADLINE);
+            log_info("%s is READY pid=%d generation=%u boot=%lldms", child->name, (int)child->pid,
+                     worker->generation, (long long)(clock_mono_ms() - child->started_ms));
+            slot_on_ready(child->master, worker);
+        }
+        return;
+    case CHANNEL_SETTINGS_APPLIED:
+        worker->applied_serial = message->serial;
+        master_changed(child->master);
+        return;
+    case CHANNEL_SETTINGS_REFUSED:
+        on_settings_refused(worker, message);
+        return;
+    case CHANNEL_DRAINED:
+        log_debug("%s is drained pid=%d", child->name, (int)child->pid);
+        return;
+    case CHANNEL_NONE:
+    case CHANNEL_SETTINGS:
+    case CHANNEL_LANE_ASSIGN:
+    case CHANNEL_LANE_REVOKE:
+    case CHANNEL_DRAIN:
+    case CHANNEL_QUIT:
+    case CHANNEL_ERROR_LOG:
+    case CHANNEL_ACCESS_LOG:
+    case CHANNEL_TYPE_COUNT:
+        break;
+    }
+    log_error("%s sent a message that only the master may send and is killed pid=%d type=%s",
+              child->name, (int)child->pid, channel_type_name((enum channel_type)message->type));
+    child_kill(child, "nonsense on its channel");
+}
+
+/* The channel is of no use any more. */
+static void
+on_channel_end(struct worker_child *worker, int result)
+{
+    struct child *child = &worker->child;
+
+    ev_io_stop(child->master->loop, &worker->channel_read);
+    if (child->state != CHILD_STARTING && child->state != CHILD_READY) {
+        return; /* it leaves, or is being killed: SIGCHLD comes next */
+    }
+    if (result == 0) {
+        /* Its end, most likely: a dying process closes its descriptors before it can be reaped. */
+        child_suspect(child, "it closed its channel");
+        return;
+    }
+    log_error("%s sent nonsense on its channel and is killed pid=%d: %s", child->name,
+              (int)child->pid, strerror(-result));
+    child_kill(child, "nonsense on its channel");
+}
+
+static void
+on_channel_read(struct ev_loop *loop, ev_io *watcher, int revents)
+{
+    struct worker_child *worker = container_of(watcher, struct worker_child, channel_read);
+
+    (void)loop;
+    (void)revents;
+    for (int i = 0; i < MESSAGES_PER_TURN && ev_is_active(&worker->channel_read); i++) {
+        struct channel_message message;
+        int fd = -1;
+        int result = channel_receive(worker->channel_fd, &message, &fd);
+        fd_close(&fd); /* no message of a worker carries one */
+        if (result == -EAGAIN) {
+            return;
+        }
+        if (result != 1) {
+            on_channel_end(worker, result);
+            return;
+        }
+        on_message(worker, &message);
+    }
+}
+
+static void
+on_channel_write(struct ev_loop *loop, ev_io *watcher, int revents)
+{
+    struct worker_child *worker = container_of(watcher, struct worker_child, channel_write);
+
+    (void)revents;
+    LIST_FOR_EACH_SAFE (node, &worker->queue) {
+        struct queued_message *queued = container_of(node, struct queued_message, node);
+        if (channel_send(worker->channel_fd, &queued->message, queued->fd) == -EAGAIN) {
+            return;
+        }
+        list_remove(node);
+        fd_close(&queued->fd);
+        free(queued);
+        worker->queue_length--;
+    }
+    ev_io_stop(loop, watcher);
+}
+
+static int
+queue_message(struct worker_child *worker, const struct channel_message *message, int fd)
+{
+    int copy = -1;
+
+    if (worker->queue_length >= QUEUE_MAX) {
+        return -ENOBUFS;
+    }
+    if (fd != -1) {
+        copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy == -1) {
+            return -errno;
+        }
+    }
+    struct queued_message *queued = xcalloc(1, sizeof(*queued));
+    queued->message = *message;
+    queued->fd = copy;
+    list_push_back(&worker->queue, &queued->node);
+    worker->queue_length++;
+    ev_io_start(worker->child.master->loop, &worker->channel_write);
+    return 0;
+}
+
+void
+worker_child_send(struct worker_child *worker, struct channel_message *message, int fd)
+{
+    struct child *child = &worker->child;
+    int result = -EAGAIN;
+
+    if (worker->channel_fd == -1) {
+        return;
+    }
+    if (list_is_empty(&worker->queue)) {
+        result = channel_send(worker->channel_fd, message, fd);
+    }
+    /* ENOBUFS, ETOOMANYREFS: too many descriptors in flight (unix(7)); it reads them first. */
+    if (result == -EAGAIN || result == -ENOBUFS || result == -ETOOMANYREFS) {
+        result = queue_message(worker, message, fd);
+    }
+    if (result == 0) {
+        return;
+    }
+    if (result == -EPIPE || result == -ECONNRESET) {
+        return; /* it is dying; SIGCHLD comes next */
+    }
+    if (child->state == CHILD_STARTING || child->state == CHILD_READY ||
+        child->state == CHILD_DRAINING) {
+        log_error("%s cannot be sent %s and is killed pid=%d queued=%zu: %s", child->name,
+                  channel_type_name((enum channel_type)message->type), (int)child->pid,
+                  worker->queue_length, strerror(-result));
+        child_kill(child, "it does not read its channel");
+    }
+}
+
+void
+worker_child_send_settings(struct worker_child *worker)
+{
+    struct master *master = worker->child.master;
+    struct channel_message message = {.type = CHANNEL_SETTINGS, .serial = master->serial};
+
+    if (worker->sent_serial != master->serial) {
+        worker->sent_serial = master->serial;
+        worker_child_send(worker, &message, master->image_fd);
+    }
+}
+
+void
+worker_child_send_logs(struct worker_child *worker)
+{
+    const struct log_files *logs = &worker->child.master->logs;
+    struct channel_message error_log = {.type = CHANNEL_ERROR_LOG};
+    struct channel_message access_log = {.type = CHANNEL_ACCESS_LOG};
+
+    worker_child_send(worker, &error_log, logs->error_fd);
+    worker_child_send(worker, &access_log, logs->access_fd);
+}
+
+void
+worker_child_leave(struct worker_child *worker, bool quick)
+{
+    struct child *child = &worker->child;
+    int64_t graceful_ms = child->master->config->master.graceful_timeout_ms;
+    bool drains = !quick && child->state == CHILD_READY;
+    struct channel_message message = {.type = drains ? CHANNEL_DRAIN : CHANNEL_QUIT,
+                                      .timeout_ms = drains ? graceful_ms : 0};
+
+    worker->leaving = true;
+    if (child->state != CHILD_STARTING && child->state != CHILD_READY &&
+        child->state != CHILD_DRAINING) {
+        return;
+    }
+    if (child->state == CHILD_DRAINING && !quick) {
+        return;
+    }
+    child_set_state(child, CHILD_DRAINING, drains ? graceful_ms + DRAIN_MARGIN_MS : QUICK_MS);
+    worker_child_send(worker, &message, -1);
+}
+
+/* ---- lanes ----------------------------------------------------------------------------------- */
+
+bool
+worker_child_has_lane(const struct worker_child *worker, uint32_t lane)
+{
+    for (size_t i = 0; i < worker->lane_count; i++) {
+        if (worker->lanes[i] == lane) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+worker_child_assign_lane(struct worker_child *worker, uint32_t lane, int fd, const char *address)
+{
+    struct channel_message message = {.type = CHANNEL_LANE_ASSIGN, .lane = lane};
+
+    (void)snprintf(message.text, sizeof(message.text), "%s", address);
+    worker->lanes = xrealloc(worker->lanes, (worker->lane_count + 1) * sizeof(*worker->lanes));
+    worker->lanes[worker->lane_count++] = lane;
+    worker_child_send(worker, &message, fd);
+}
+
+void
+worker_child_revoke_lane(struct worker_child *worker, uint32_t lane, bool is_last)
+{
+    struct channel_message message = {.type = CHANNEL_LANE_REVOKE, .lane = lane};
+
+    for (size_t i = 0; i < worker->lane_count; i++) {
+        if (worker->lanes[i] == lane) {
+            worker->lanes[i] = worker->lanes[--worker->lane_count];
+            break;
+        }
+    }
+    (void)snprintf(message.text, sizeof(message.text), "%s", is_last ? "closing" : "");
+    worker_child_send(worker, &message, -1);
+}
+
+/* ---- lifecycle ------------------------------------------------------------------------------- */
+
+struct worker_child *
+worker_child_new(struct master *master, struct slot *slot)
+{
+    struct worker_child *worker = xcalloc(1, sizeof(*worker));
+
+    child_init(&worker->child, master, &worker_ops);
+    (void)snprintf(worker->child.name, sizeof(worker->child.name), "worker slot=%u", slot->number);
+    worker->child.boot_setting = "[master] boot_timeout";
+    worker->slot = slot;
+    worker->cell = WORKER_NO_CELL;
+    worker->channel_fd = -1;
+    ev_io_init(&worker->channel_read, on_channel_read, 0, EV_READ);
+    ev_io_init(&worker->channel_write, on_channel_write, 0, EV_WRITE);
+    list_init(&worker->queue);
+    list_init(&worker->node);
+    return worker;
+}
+
+void
+worker_child_free(struct worker_child *worker)
+{
+    if (worker == NULL) {
+        return;
+    }
+    life_end(worker);
+    child_release(&worker->child);
+    list_remove(&worker->node);
+    free(worker);
+}

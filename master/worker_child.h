@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One worker process as the master sees it: the fork, its cell on the scoreboard, its channel.
+ * Runs in the master.
+ */
+#pragma once
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/base/list.h"
+#include "master/child.h"
+
+struct channel_message;
+struct slot;
+
+#define WORKER_NO_CELL UINT32_MAX
+
+struct worker_child {
+    struct child child;
+    /* configuration fields */
+    struct slot *slot;
+    uint32_t epoch; /* see struct slot_set */
+    /* runtime fields; all but the last two belong to one life */
+    uint32_t generation;
+    uint32_t cell;
+    int channel_fd;
+    ev_io channel_read;
+    ev_io channel_write;    /* active while queue is not empty */
+    struct list_node queue; /* messages that the socket did not take */
+    size_t queue_length;
+    uint64_t sent_serial;
+    uint64_t applied_serial;
+    uint32_t *lanes; /* owned; ids of those that it serves */
+    size_t lane_count;
+    bool leaving;          /* no lanes any more; drains as soon as they are someone else's */
+    const char *broken;    /* static text: what is wrong with its channel */
+    struct list_node node; /* in slot.leaving */
+};
+
+/* A worker of slot, not yet started. */
+struct worker_child *worker_child_new(struct master *master, struct slot *slot);
+/* Forks it. A failure is told and leads to BACKOFF. */
+void worker_child_start(struct worker_child *worker);
+/* Frees a worker without a process. */
+void worker_child_free(struct worker_child *worker);
+
+/* Sends a message, with a descriptor that stays the caller's (-1: none), now or when the worker
+ * reads again. A worker that does not read is replaced. */
+void worker_child_send(struct worker_child *worker, struct channel_message *message, int fd);
+void worker_child_send_settings(struct worker_child *worker);
+void worker_child_send_logs(struct worker_child *worker);
+/* DRAIN, or QUIT for a worker that serves nobody yet or when quick. */
+void worker_child_leave(struct worker_child *worker, bool quick);
+
+bool worker_child_has_lane(const struct worker_child *worker, uint32_t lane);
+void worker_child_assign_lane(struct worker_child *worker, uint32_t lane, int fd,
+                              const char *address);
+/* is_last: the lane goes away, so what waits in its queue is to be accepted first. */
+void worker_child_revoke_lane(struct worker_child *worker, uint32_t lane, bool is_last);
