@@ -69,12 +69,20 @@ cat <<END
 
   Try, in another terminal in $PWD:
     curl $site/api/hello/you
-    pstree -ap \$(cat $pidfile)                # the processes
-    kill -HUP \$(cat $pidfile)                 # reload etc/quickstart/narwhal.ini
-    kill -TTIN \$(cat $pidfile)                # one worker more; -TTOU: one less
-    pkill -KILL -o -P \$(cat $pidfile) -f 'narwhal: worker'   # kill a worker
-    pkill -KILL -o -P \$(cat $pidfile) -f uvicorn             # kill an app instance
-    tail -f $state/access.log                # who asked for what
+    pstree -ap \$(cat $pidfile)
+                  the processes
+    kill -HUP \$(cat $pidfile)
+                  reload the settings, replace the app instances one by one
+    kill -TTIN \$(cat $pidfile)
+                  one worker more; -TTOU: one less
+    pkill -KILL -o -P \$(cat $pidfile) -f 'narwhal: worker'
+                  kill a worker
+    pkill -KILL -o -P \$(cat $pidfile) -f uvicorn
+                  kill an app instance
+    $build/narwhalctl -s $state/narwhal.ctl status
+                  workers, backends and totals, as JSON
+    tail -f $state/access.log
+                  who asked for what
 
   Ctrl-C stops everything.
 

@@ -68,4 +68,19 @@ document.getElementById("chat").addEventListener("submit", (event) => {
   socket.onclose = (close) => say(`closed: ${close.code}`);
 });
 
-ask("/api/whoami").catch((error) => { answer.textContent = String(error.message ?? error); });
+// The page may be here before the application is: narwhal answers 503 until an instance is READY.
+async function firstAnswer() {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await ask("/api/whoami");
+    } catch (error) {
+      answer.textContent = String(error.message ?? error);
+      if (tries === 20) {
+        return undefined;
+      }
+    }
+    await new Promise((resume) => setTimeout(resume, 500));
+  }
+}
+
+firstAnswer();
