@@ -12,14 +12,14 @@
 #   ROUNDS=5          measurements of which the median is shown
 #   SECONDS_EACH=3    length of one measurement
 #   BENCH_ONLY=       rows to run, separated by blanks: tiny 1k 100k proxied
-#   NARWHAL_BINARY=   measure this binary and build nothing
+#   BENCH_BINARY=     measure this binary and build nothing
 #   BENCH_RAW=        file that gets every measurement
 set -eu
 cd "$(dirname "$0")/../.."
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-3}
 rows=${BENCH_ONLY:-tiny 1k 100k proxied}
-binary=${NARWHAL_BINARY:-}
+binary=${BENCH_BINARY:-}
 ticks=$(getconf CLK_TCK)
 
 fail() {
@@ -47,7 +47,7 @@ if [ -z "$binary" ]; then
     cmake --build build/release
     binary=build/release/narwhal
 fi
-[ -x "$binary" ] || fail "NARWHAL_BINARY: $binary is not a program"
+[ -x "$binary" ] || fail "BENCH_BINARY: $binary is not a program"
 
 # ---- a folder of our own, and its end --------------------------------------------------------
 work=$(mktemp -d)
