@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams over a socket pair and a loop that is stepped by hand: every byte once and in order,
+ * whatever the peer takes at a time.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "worker/stream.h"
+
+static struct ev_loop *loop;
+static struct stream_batch batch;
+static struct stream stream;
+static int client; /* the other end */
+
+/* What the client must see in the end, and what it has seen. */
+static char *expected;
+static size_t expected_length;
+static char *seen;
+static size_t seen_length;
+static bool seen_eof;
+#define SEEN_MAX (8u * 1024 * 1024)
+
+static void
+on_stream_io(struct ev_loop *of, ev_io *io, int revents)
+{
+    cr_assert_eq(io, &stream.io);
+    if (revents & EV_WRITE) {
+        stream_send(&stream);
+        if (stream_is_drained(&stream) || stream.error != 0) {
+            stream_watch(&stream, of, 0);
+        }
+    }
+}
+
+static void
+start(void)
+{
+    int ends[2];
+    int small = 8192;
+
+    (void)signal(SIGPIPE, SIG_DFL); /* must never be raised */
+    loop = ev_loop_new(0);
+    cr_assert_not_null(loop);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    /* So that the peer takes little at a time. */
+    cr_assert_eq(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    client = ends[1];
+    stream_init(&stream, &batch, ends[0], on_stream_io);
+    expected = malloc(SEEN_MAX);
+    seen = malloc(SEEN_MAX);
+    cr_assert(expected != NULL && seen != NULL);
+}
+
+static void
+stop(void)
+{
+    stream_close(&stream, loop);
+    cr_assert_eq(batch.owner, NULL);
+    cr_assert_eq(stream.queued_bytes, 0);
+    if (client != -1) {
+        (void)close(client);
+    }
+    ev_loop_destroy(loop);
+    free(expected);
+    free(seen);
+}
+
+TestSuite(stream, .init = start, .fini = stop);
+
+/* Reads at most size bytes at the client's end; false when there are none. */
+static bool
+client_read(size_t size)
+{
+    cr_assert_leq(seen_length + size, SEEN_MAX);
+    ssize_t n = read(client, seen + seen_length, size);
+    if (n == -1) {
+        cr_assert_eq(errno, EAGAIN);
+        return false;
+    }
+    seen_eof = n == 0;
+    seen_length += (size_t)n;
+    return n > 0;
+}
+
+/* One step of the loop, as after a turn: watches for writing while something is queued. */
+static void
+step(void)
+{
+    stream_watch(&stream, loop, stream_is_drained(&stream) ? 0 : EV_WRITE);
+    (void)ev_run(loop, EVRUN_NOWAIT);
+}
+
+/* Steps and reads, up to piece bytes at a time, until nothing is left on either side. */
+static void
+drain(size_t piece)
+{
+    unsigned int idle = 0;
+
+    while (idle < 3) {
+        step();
+        idle = client_read(piece) || !stream_is_drained(&stream) ? 0 : idle + 1;
+        cr_assert_eq(stream.error, 0);
+    }
+}
+
+static void
+expect_bytes(const void *bytes, size_t size)
+{
+    cr_assert_leq(expected_length + size, SEEN_MAX);
+    memcpy(expected + expected_length, bytes, size);
+    expected_length += size;
+}
+
+static void
+check_seen(void)
+{
+    cr_assert_eq(seen_length, expected_length);
+    cr_assert_eq(memcmp(seen, expected, expected_length), 0);
+    cr_assert_eq(stream.sent_bytes, expected_length);
+    cr_assert_eq(stream.queued_bytes, 0);
+    cr_assert(stream_is_drained(&stream));
+}
+
+/* Bytes that tell their place. */
+static void
+fill(char *bytes, size_t size, unsigned int seed)
+{
+    for (size_t i = 0; i < size; i++) {
+        bytes[i] = (char)(i * 31 + (i >> 8) * 7 + seed);
+    }
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+Test(stream, reads_what_there_is_then_again_then_eof)
+{
+    char bytes[8];
+    size_t length = 77;
+
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_AGAIN);
+    cr_assert_eq(length, 77);
+    cr_assert_eq(write(client, "hello world", 11), 11);
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_OK);
+    cr_assert_eq(length, 8);
+    cr_assert_arr_eq(bytes, "hello wo", 8);
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_OK);
+    cr_assert_eq(length, 3);
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_AGAIN);
+    (void)shutdown(client, SHUT_WR);
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_EOF);
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_EOF);
+}
+
+Test(stream, a_reset_is_an_error_with_its_reason)
+{
+    char bytes[8];
+    size_t length;
+
+    stream_put_copy(&stream, "unread", 6);
+    stream_flush(&stream);
+    (void)close(client); /* with unread bytes: the other end gets ECONNRESET (unix(7)) */
+    client = -1;
+    cr_assert_eq(stream_read(&stream, bytes, sizeof(bytes), &length), STREAM_ERROR);
+    cr_assert_eq(errno, ECONNRESET);
+}
+
+/* ---- writing what is taken at once ---------------------------------------------------------- */
+
+Test(stream, pieces_go_out_in_order_with_one_flush_and_nothing_before)
+{
+    static const char text[] = "one two three four";
+
+    stream_put(&stream, text, 4);
+    stream_put(&stream, text + 4, 4); /* goes on where the last ended */
+    stream_put(&stream, "", 0);
+    char *room = stream_reserve(&stream, 100);
+    memcpy(room, "three ", 6);
+    stream_commit(&stream, 6);
+    stream_put_copy(&stream, "four", 4);
+    cr_assert_not(client_read(100));
+    cr_assert_eq(stream.sent_bytes, 0);
+    stream_flush(&stream);
+    cr_assert(client_read(100));
+    expect_bytes(text, 18);
+    check_seen();
+    cr_assert_null(batch.owner);
+    stream_flush(&stream); /* nothing more */
+    cr_assert_not(client_read(100));
+}
+
+Test(stream, a_flush_of_one_stream_leaves_the_batch_of_another)
+{
+    struct stream other;
+
+    stream_put_copy(&stream, "mine", 4);
+    stream_init(&other, &batch, dup(stream.io.fd), on_stream_io);
+    stream_flush(&other);
+    cr_assert_eq(batch.owner, &stream);
+    stream_close(&other, loop);
+    cr_assert_eq(batch.owner, &stream);
+    stream_flush(&stream);
+    expect_bytes("mine", 4);
+    cr_assert(client_read(100));
+    check_seen();
+}
+
+Test(stream, a_forgotten_flush_is_a_bug, .signal = SIGABRT)
+{
+    struct stream other;
+
+    stream_init(&other, &batch, dup(stream.io.fd), on_stream_io);
+    stream_put_copy(&stream, "mine", 4);
+    stream_put_copy(&other, "theirs", 6);
+}
+
+Test(stream, more_pieces_than_the_batch_holds)
+{
+    static char pieces[10 * BATCH_IOV_MAX][3];
+
+    for (unsigned int i = 0; i < 10 * BATCH_IOV_MAX; i++) {
+        pieces[i][0] = (char)('a' + i % 26);
+        pieces[i][1] = (char)('0' + i % 10);
+        stream_put(&stream, pieces[i], 2); /* a byte between them: none goes on in the next */
+        expect_bytes(pieces[i], 2);
+    }
+    stream_flush(&stream);
+    drain(4096);
+    check_seen();
+}
+
+Test(stream, more_memory_than_the_batch_holds)
+{
+    static char bytes[5000];
+
+    for (unsigned int i = 0; i < 60; i++) { /* 300 kB through 48 KiB */
+        fill(bytes, sizeof(bytes), i);
+        stream_put_copy(&stream, bytes, sizeof(bytes));
+        expect_bytes(bytes, sizeof(bytes));
+    }
+    char *room = stream_reserve(&stream, BATCH_MEMORY_BYTES);
+    fill(room, BATCH_MEMORY_BYTES, 99);
+    expect_bytes(room, BATCH_MEMORY_BYTES);
+    stream_commit(&stream, BATCH_MEMORY_BYTES);
+    stream_flush(&stream);
+    drain(65536);
+    check_seen();
+}
+
+/* ---- writing to a slow peer ----------------------------------------------------------------- */
+
+Test(stream, what_the_peer_does_not_take_is_queued_and_sent_later)
+{
+    static char bytes[300000];
+
+    fill(bytes, sizeof(bytes), 1);
+    stream_put(&stream, bytes, sizeof(bytes));
+    expect_bytes(bytes, sizeof(bytes));
+    stream_flush(&stream);
+    cr_assert_gt(stream.sent_bytes, 0);
+    cr_assert_lt(stream.sent_bytes, sizeof(bytes));
+    cr_assert_eq(stream.queued_bytes, sizeof(bytes) - stream.sent_bytes);
+    cr_assert_not(stream_is_drained(&stream));
+    memset(bytes, 0, sizeof(bytes)); /* the queue has its own copy */
+
+    uint64_t before = stream.sent_bytes;
+    step(); /* the peer is full: nothing to do */
+    cr_assert_eq(stream.sent_bytes, before);
+    drain(1000);
+    check_seen();
+}
+
+Test(stream, what_is_put_behind_a_queue_stays_behind)
+{
+    static char bytes[200000];
+
+    fill(bytes, sizeof(bytes), 1);
+    stream_put(&stream, bytes, sizeof(bytes));
+    stream_flush(&stream);
+    expect_bytes(bytes, sizeof(bytes));
+    for (unsigned int i = 0; i < 200; i++) {
+        uint64_t before = stream.sent_bytes;
+        stream_put_copy(&stream, "small", 5);
+        expect_bytes("small", 5);
+        if (i % 3 == 0) {
+            (void)client_read(700); /* there may be room in the kernel: still no overtaking */
+        }
+        stream_flush(&stream);
+        cr_assert_eq(stream.sent_bytes, before);
+    }
+    cr_assert_eq(stream.queued_bytes, sizeof(bytes) + 1000 - stream.sent_bytes);
+    drain(3333);
+    check_seen();
+}
+
+Test(stream, a_megabyte_and_more_in_random_pieces)
+{
+    static char bytes[70000];
+
+    srandom(11);
+    for (unsigned int i = 0; i < 400; i++) {
+        size_t size = (size_t)random() % (i % 40 == 0 ? sizeof(bytes) : 4000);
+        fill(bytes, size, i);
+        expect_bytes(bytes, size);
+        if (random() % 2 == 0 && size <= BATCH_MEMORY_BYTES) {
+            stream_put_copy(&stream, bytes, size);
+        } else {
+            stream_put(&stream, bytes, size);
+            stream_flush(&stream); /* the next round overwrites the bytes */
+        }
+        if (random() % 3 == 0) {
+            stream_flush(&stream);
+            step();
+            (void)client_read(1 + (size_t)random() % 20000);
+        }
+    }
+    stream_flush(&stream);
+    drain(50000);
+    check_seen();
+    cr_assert_gt(expected_length, 1000000);
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+static unsigned int released;
+
+static void
+on_release(void *owner)
+{
+    cr_assert_eq(owner, &released);
+    released++;
+}
+
+static int
+make_file(const char *bytes, size_t size)
+{
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    cr_assert_neq(fd, -1);
+    cr_assert_eq(write(fd, bytes, size), (ssize_t)size);
+    return fd;
+}
+
+Test(stream, parts_of_files_go_between_other_bytes)
+{
+    static char bytes[200000];
+
+    fill(bytes, sizeof(bytes), 5);
+    int file = make_file(bytes, sizeof(bytes));
+    stream_put_copy(&stream, "head;", 5);
+    expect_bytes("head;", 5);
+    stream_put_file(&stream, file, 0, sizeof(bytes), on_release, &released);
+    expect_bytes(bytes, sizeof(bytes));
+    stream_put_copy(&stream, ";next;", 6);
+    stream_put_file(&stream, file, 1000, 1, on_release, &released);
+    stream_put_file(&stream, file, sizeof(bytes) - 777, 777, NULL, NULL);
+    stream_put_copy(&stream, ";end", 4);
+    stream_flush(&stream);
+    expect_bytes(";next;", 6);
+    expect_bytes(bytes + 1000, 1);
+    expect_bytes(bytes + sizeof(bytes) - 777, 777);
+    expect_bytes(";end", 4);
+    cr_assert_lt(stream.queued_bytes, 100); /* a file that waits takes no memory */
+    cr_assert_eq(released, 0);
+    drain(5000);
+    check_seen();
+    cr_assert_eq(released, 2);
+    cr_assert_eq(lseek(file, 0, SEEK_CUR), (off_t)sizeof(bytes)); /* others may read it as well */
+    (void)close(file);
+}
+
+Test(stream, a_file_that_shrank_breaks_the_response)
+{
+    static char bytes[100000];
+
+    fill(bytes, sizeof(bytes), 5);
+    int file = make_file(bytes, sizeof(bytes));
+    stream_put_file(&stream, file, 0, sizeof(bytes), on_release, &released);
+    stream_put_copy(&stream, "next", 4);
+    stream_flush(&stream);
+    cr_assert_eq(ftruncate(file, 50000), 0);
+    while (stream.error == 0) {
+        step();
+        (void)client_read(10000);
+        cr_assert_not(stream_is_drained(&stream));
+    }
+    cr_assert_eq(stream.error, ENODATA);
+    while (client_read(10000)) {
+    }
+    cr_assert_eq(seen_length, 50000); /* and nothing of what came behind it */
+    cr_assert_eq(released, 0);
+    stream_close(&stream, loop);
+    cr_assert_eq(released, 1);
+    (void)close(file);
+}
+
+Test(stream, one_turn_sends_no_more_than_a_slice)
+{
+    static char bytes[4 * STREAM_SEND_SLICE_BYTES];
+    int large = 8 * STREAM_SEND_SLICE_BYTES;
+
+    /* Only root may have a buffer that would take it all at once. */
+    if (setsockopt(stream.io.fd, SOL_SOCKET, SO_SNDBUFFORCE, &large, sizeof(large)) == -1) {
+        cr_skip_test("needs CAP_NET_ADMIN for SO_SNDBUFFORCE");
+    }
+    fill(bytes, sizeof(bytes), 5);
+    int file = make_file(bytes, sizeof(bytes));
+    stream_put_file(&stream, file, 0, sizeof(bytes), NULL, NULL);
+    expect_bytes(bytes, sizeof(bytes));
+    for (unsigned int turns = 0; !stream_is_drained(&stream); turns++) {
+        uint64_t before = stream.sent_bytes;
+        step();
+        cr_assert_leq(stream.sent_bytes - before, STREAM_SEND_SLICE_BYTES);
+        cr_assert_lt(turns, 1000);
+        while (client_read(STREAM_SEND_SLICE_BYTES)) {
+        }
+    }
+    drain(STREAM_SEND_SLICE_BYTES);
+    check_seen();
+    (void)close(file);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+Test(stream, the_first_write_error_is_kept_and_no_more_is_sent)
+{
+    static char bytes[100000];
+    int file = make_file("file", 4);
+
+    stream_put(&stream, bytes, sizeof(bytes));
+    stream_flush(&stream);
+    cr_assert_not(stream_is_drained(&stream));
+    (void)close(client);
+    client = -1;
+    stream_put_file(&stream, file, 0, 4, on_release, &released);
+    while (stream.error == 0) {
+        step();
+    }
+    cr_assert_eq(stream.error, EPIPE);
+    uint64_t sent = stream.sent_bytes;
+    size_t queued = stream.queued_bytes;
+    stream_put_copy(&stream, "more", 4);
+    stream_flush(&stream);
+    stream_send(&stream);
+    stream_put_copy(&stream, "and more", 8);
+    stream_flush(&stream);
+    cr_assert_eq(stream.error, EPIPE);
+    cr_assert_eq(stream.sent_bytes, sent);
+    cr_assert_eq(stream.queued_bytes, queued); /* dropped, not gathered for ever */
+    cr_assert_eq(released, 0);
+    stream_close(&stream, loop);
+    cr_assert_eq(released, 1);
+    (void)close(file);
+}
+
+Test(stream, an_error_of_a_flush_is_kept)
+{
+    (void)close(client);
+    client = -1;
+    stream_put_copy(&stream, "x", 1);
+    cr_assert_eq(stream.error, 0);
+    stream_flush(&stream);
+    cr_assert_eq(stream.error, EPIPE);
+    cr_assert(stream_is_drained(&stream));
+    cr_assert_null(batch.owner);
+}
+
+Test(stream, shutdown_comes_after_all_that_is_queued)
+{
+    static char bytes[100000];
+    char byte;
+
+    fill(bytes, sizeof(bytes), 8);
+    stream_put(&stream, bytes, sizeof(bytes));
+    expect_bytes(bytes, sizeof(bytes));
+    stream_flush(&stream);
+    stream_shutdown(&stream);
+    cr_assert(stream.shutdown_wanted);
+    cr_assert_not(stream.shutdown_done);
+    for (unsigned int steps = 0; !stream.shutdown_done; steps++) {
+        (void)client_read(2000);
+        cr_assert_not(seen_eof);
+        step();
+        cr_assert_lt(steps, 10000);
+    }
+    while (client_read(4000)) {
+    }
+    cr_assert(seen_eof);
+    check_seen();
+    /* only this direction is closed */
+    size_t length;
+    cr_assert_eq(write(client, "x", 1), 1);
+    cr_assert_eq(stream_read(&stream, &byte, 1, &length), STREAM_OK);
+    stream_shutdown(&stream); /* once is enough */
+    cr_assert(stream_is_open(&stream));
+}
+
+Test(stream, shutdown_of_an_idle_stream_is_at_once)
+{
+    stream_shutdown(&stream);
+    cr_assert(stream.shutdown_done);
+    cr_assert_not(client_read(10));
+    cr_assert(seen_eof);
+}
+
+Test(stream, close_drops_all_and_is_safe_to_repeat)
+{
+    static char bytes[100000];
+    int file = make_file("file", 4);
+    int fd = stream.io.fd;
+
+    stream_put(&stream, bytes, sizeof(bytes));
+    stream_put_file(&stream, file, 0, 4, on_release, &released);
+    stream_put_copy(&stream, "unflushed", 9);
+    stream_watch(&stream, loop, EV_READ | EV_WRITE);
+    cr_assert(stream_is_open(&stream));
+    stream_close(&stream, loop);
+    cr_assert_not(stream_is_open(&stream));
+    cr_assert_not(ev_is_active(&stream.io));
+    cr_assert_eq(released, 1);
+    cr_assert_eq(stream.queued_bytes, 0);
+    cr_assert_null(batch.owner);
+    cr_assert_eq(fcntl(fd, F_GETFD), -1);
+    stream_close(&stream, loop);
+    cr_assert_eq(released, 1);
+    (void)close(file);
+}
+
+/* ---- watching ------------------------------------------------------------------------------- */
+
+Test(stream, watches_exactly_what_it_is_told)
+{
+    static const int interests[] = {EV_READ,  EV_READ, EV_WRITE, EV_READ | EV_WRITE, 0, 0,
+                                    EV_WRITE, 0,       EV_READ};
+
+    for (size_t i = 0; i < sizeof(interests) / sizeof(interests[0]); i++) {
+        stream_watch(&stream, loop, interests[i]);
+        cr_assert_eq(ev_is_active(&stream.io), interests[i] != 0);
+        if (interests[i] != 0) {
+            cr_assert_eq(stream.io.events & (EV_READ | EV_WRITE), interests[i]);
+        }
+    }
+}
