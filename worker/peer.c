@@ -80,6 +80,6 @@ peer_format(const struct peer *peer, char out[PEER_TEXT_MAX])
         CHECK(inet_ntop(AF_INET6, peer->address, out, PEER_TEXT_MAX) != NULL);
         return strlen(out);
     }
-    CHECK(!"a peer has one of the families");
+    CHECK(peer->family <= PEER_IPV6);
     return 0;
 }
