@@ -106,6 +106,7 @@ Test(static_root, no_spelling_leads_out)
         "/link",
         "/absolute",
         "/absolute-inside",
+        "/absolute-beside",
         "/absolute-folder/passwd",
         "/deep/link",
         "/magic-root/etc/passwd",
@@ -130,6 +131,7 @@ Test(static_root, no_spelling_leads_out)
     char *absolute = xasprintf("%s/site/inside", folder);
     cr_assert_eq(symlink(absolute, "absolute-inside"), 0);
     free(absolute);
+    cr_assert_eq(symlink("/inside", "absolute-beside"), 0); /* as a chroot would read it */
     cr_assert_eq(symlink("/proc/self/root", "magic-root"), 0);
     cr_assert_eq(symlink("/proc/self/cwd", "magic-cwd"), 0);
     cr_assert_eq(symlink("/proc/self/fd/0", "magic-fd"), 0);
