@@ -5,7 +5,6 @@
 #include "worker/proxy/forward.h"
 
 #include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <netinet/in.h>
 #include <arpa/inet.h>
 #include <string.h>

@@ -245,9 +245,10 @@ Test(worker, revoked_lane_is_emptied_first, .timeout = 60)
     for (size_t i = 0; i < 20; i++) {
         expect_answer(clients[i], "one");
     }
+    settings(&rig, "two"); /* its answer shows that the worker is past the revocation */
     int late = connect_client(&rig);
     ask(clients[0]);
-    expect_answer(clients[0], "one"); /* the worker is past the revocation */
+    expect_answer(clients[0], "two");
     struct pollfd poll_fd = {.fd = rig.listener, .events = POLLIN};
     cr_expect_eq(poll(&poll_fd, 1, 0), 1, "a revoked lane must not be accepted from");
     tell(&rig, CHANNEL_QUIT, -1);
@@ -270,6 +271,7 @@ Test(worker, drain_answers_with_close_and_leaves, .timeout = 60)
     ask(client);
     expect_answer(client, "one");
     tell(&rig, CHANNEL_DRAIN, -1);
+    settings(&rig, "two"); /* its answer shows that the worker is draining */
     ask(client);
     ssize_t n = read(client, rest, sizeof(rest) - 1);
     cr_assert_gt(n, 0);
