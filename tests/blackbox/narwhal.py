@@ -24,7 +24,11 @@ import threading
 import time
 import uuid
 
+import client
+
 DEADLINE = 30.0
+# The error line of a request for an application that is not up.
+NO_SERVER = r'status=503 reason="no server is ready'
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
@@ -61,6 +65,21 @@ def wait_until(condition, what, deadline=DEADLINE):
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline:g} s: {what}")
         threading.Event().wait(0.01)
+
+
+def wait_app(narwhal, target="/pid"):
+    """Waits until the application behind the target answers, and returns the answer. Until then
+    there is a 503 that says when to come again, and nothing else."""
+    narwhal.expect_error(NO_SERVER)
+
+    def answer():
+        response = client.get(narwhal.address, target)
+        if response.status == 503:
+            assert response["Retry-After"].isdigit(), response
+            return None
+        assert response.status == 200, response
+        return response
+    return wait_until(answer, f"200 for {target}")
 
 
 def ini(settings):

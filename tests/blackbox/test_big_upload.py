@@ -14,7 +14,7 @@ import threading
 
 import client
 from backend import Backend
-from narwhal import APPS, Narwhal, reset_peak_memory, status_kib, wait_until
+from narwhal import APPS, Narwhal, reset_peak_memory, status_kib, wait_app
 
 MIB = 1 << 20
 EXTRA_KIB = 8 * 1024
@@ -59,7 +59,7 @@ def test_200_mib_to_fastapi():
             "master": {"workers": 1}, "worker": {"limit_request_body": "0"},
             "backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}", "directory": APPS},
             "route:app": {"path": "/", "backend": "app"}}, env=QUIET, program=PROGRAM) as narwhal:
-        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_app(narwhal, "/pid")
         worker = narwhal.workers()[0]
         with client.Client(narwhal.address) as connection:
             upload(connection, 2)

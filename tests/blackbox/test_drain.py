@@ -27,6 +27,16 @@ def stopping(narwhal, sig):
     narwhal.wait_log(r" master\[", since=mark)
 
 
+def draining(narwhal, sig=signal.SIGTERM):
+    """Sends the signal and waits until the only worker drains: until it closes a kept
+    connection."""
+    with client.Client(narwhal.address) as probe:
+        assert probe.get("/hello").status == 200
+        narwhal.signal(sig)
+        wait_until(lambda: probe.get("/hello").closes, "the worker to drain")
+        probe.expect_close()
+
+
 def test_slow_download_is_finished():
     content = os.urandom(1 << 20) * 24
     with with_file(content, graceful_timeout="60s") as narwhal:
@@ -56,12 +66,12 @@ def test_request_at_a_backend_is_finished():
         release.wait(client.DEADLINE)
         exchange.send(OK)
     with Backend(answer) as backend, Narwhal({
-            "backend:b": {"server": backend.server},
-            "route:b": {"path": "/", "backend": "b"}}) as narwhal:
+            **HELLO, "master": {"workers": 1}, "backend:b": {"server": backend.server},
+            "route:b": {"path": "/slow", "backend": "b"}}) as narwhal:
         with client.Client(narwhal.address) as connection:
-            connection.send(client.encode("GET", "/"))
+            connection.send(client.encode("GET", "/slow"))
             backend.next()
-            stopping(narwhal, signal.SIGTERM)
+            draining(narwhal)
             release.set()
             response = connection.response()
             assert response.text == "ok" and response.closes
@@ -71,10 +81,11 @@ def test_request_at_a_backend_is_finished():
 
 def test_request_on_the_wire_of_a_kept_connection_is_answered():
     """A client that is just sending its next request must not be cut: keepalive_drain."""
-    with Narwhal({**HELLO, "worker": {"keepalive_drain": "20s"}}) as narwhal:
+    with Narwhal({**HELLO, "master": {"workers": 1},
+                  "worker": {"keepalive_drain": "20s"}}) as narwhal:
         with client.Client(narwhal.address) as connection:
             assert connection.get("/").status == 200
-            stopping(narwhal, signal.SIGTERM)
+            draining(narwhal)
             response = connection.get("/")
             assert response.status == 200 and response.closes
             connection.expect_close()

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import client
-from narwhal import APPS, Narwhal, is_alive, wait_until
+from narwhal import APPS, NO_SERVER, Narwhal, is_alive, wait_app, wait_until
 
 HELLO = {"route:hello": {"path": "/hello", "respond": "200 hello"}}
 
@@ -18,17 +18,6 @@ HELLO = {"route:hello": {"path": "/hello", "respond": "200 hello"}}
 def app(command, errors=(), **more):
     return Narwhal({"backend:app": {"command": command, "directory": APPS, **more},
                     "route:app": {"path": "/", "backend": "app"}, **HELLO}, errors=errors)
-
-
-def served(narwhal, target="/pid"):
-    """The first good answer. Until the application is up there is a clear 503, never an error."""
-    def good():
-        response = client.get(narwhal.address, target)
-        assert response.status in (200, 503), response
-        if response.status == 503:
-            assert response["Retry-After"].isdigit()
-        return response if response.status == 200 else None
-    return wait_until(good, "an answer of the application")
 
 
 @pytest.mark.parametrize("command, listen", [
@@ -43,11 +32,11 @@ def served(narwhal, target="/pid"):
 @pytest.mark.parametrize("instances", [1, 2])
 def test_python_servers(command, listen, instances):
     with app(command, listen=listen, instances=instances) as narwhal:
-        served(narwhal)
+        wait_app(narwhal)
         pids = set()
 
         def all_answered():
-            pids.add(served(narwhal).json["pid"])
+            pids.add(wait_app(narwhal).json["pid"])
             return len(pids) == instances
         wait_until(all_answered, f"an answer of {instances} instances")
         children = narwhal.instances()
@@ -62,14 +51,14 @@ def test_python_servers(command, listen, instances):
 @pytest.mark.parametrize("listen", ["auto", "port"])
 def test_node_on_port(listen):
     with app("node server.js", listen=listen, instances=2) as narwhal:
-        assert served(narwhal, "/x?y").json["url"] == "/x?y"
+        assert wait_app(narwhal, "/x?y").json["url"] == "/x?y"
         narwhal.wait_log(r"instance app/\d+\[\d+\]: node is up")
 
 
 def test_http_server_on_port():
     with app(f"{sys.executable} -m http.server {{port}} --bind 127.0.0.1",
              directory=APPS) as narwhal:
-        response = served(narwhal, "/server.js")
+        response = wait_app(narwhal, "/server.js")
         with open(os.path.join(APPS, "server.js"), "rb") as file:
             assert response.body == file.read()
 
@@ -87,7 +76,7 @@ def test_environment_and_directory():
                       files={"sub/app.py": program + "import sys; h.HTTPServer(('127.0.0.1', "
                              "int(sys.argv[1])), H).serve_forever()"})
     with narwhal:
-        assert served(narwhal, "/").text == "one|two words|" + narwhal.path("sub")
+        assert wait_app(narwhal, "/").text == "one|two words|" + narwhal.path("sub")
 
 
 def test_output_lands_in_the_log_with_the_name():
@@ -115,7 +104,7 @@ def test_long_and_binary_output_does_not_break_the_log():
 
 
 def test_command_that_does_not_exist():
-    with app("no-such-program-anywhere --fd {fd}", errors=["no-such-program-anywhere"]) as narwhal:
+    with app("no-such-program-anywhere --fd {fd}", errors=["no-such-program-anywhere", NO_SERVER]) as narwhal:
         line = narwhal.wait_log(r".*no-such-program-anywhere.*")[0]
         assert "No such file" in line or "not found" in line, line
         response = client.get(narwhal.address, "/pid")
@@ -126,14 +115,14 @@ def test_command_that_does_not_exist():
 
 def test_command_that_exits_at_once():
     with app("sh -c \"echo these are my last words >&2; exit 3\"", listen="fd",
-             errors=["app/0"]) as narwhal:
+             errors=["app/0", NO_SERVER]) as narwhal:
         narwhal.wait_log(r"instance app/0\[\d+\]: these are my last words")
         narwhal.wait_log(r"(?i)app/0.*(exit|status)\S*[ =]3")
         response = client.get(narwhal.address, "/pid")
         assert response.status == 503 and response["Retry-After"].isdigit()
         assert client.get(narwhal.address, "/hello").status == 200
         # Back-off: it is tried again, and each pause is longer than the one before.
-        narwhal.wait_log("last words", count=4)
+        narwhal.wait_log(r"\]: these are my last words", count=4)
         times = [line[:23] for line in narwhal.log() if "]: these are my last words" in line]
         from datetime import datetime
         stamps = [datetime.fromisoformat(time).timestamp() for time in times[:4]]
@@ -151,14 +140,14 @@ def test_command_that_is_mended_comes_to_life():
                                    "directory": APPS}
         narwhal.write(settings)
         narwhal.reload()
-        served(narwhal)
+        wait_app(narwhal)
 
 
 def test_instance_that_never_answers_is_killed_after_boot_timeout():
     settings = {"master": {"boot_timeout": "500ms"},
                 "backend:app": {"command": "sleep 1000", "listen": "port"},
                 "route:app": {"path": "/", "backend": "app"}, **HELLO}
-    with Narwhal(settings, errors=["app/0"]) as narwhal:
+    with Narwhal(settings, errors=["app/0", NO_SERVER]) as narwhal:
         first = wait_until(narwhal.instances, "the instance")[0]
         wait_until(lambda: not is_alive(first), "its end")
         narwhal.wait_log("boot_timeout")
@@ -168,21 +157,21 @@ def test_instance_that_never_answers_is_killed_after_boot_timeout():
 def test_one_of_two_dies_under_load_and_no_request_of_others_fails():
     from load import Load
     with app("uvicorn app_fastapi:app --fd {fd}", instances=2, errors=["app/"]) as narwhal:
-        served(narwhal)
-        wait_until(lambda: len({served(narwhal).json["pid"] for _ in range(10)}) == 2, "both")
+        wait_app(narwhal)
+        wait_until(lambda: len({wait_app(narwhal).json["pid"] for _ in range(10)}) == 2, "both")
         with Load(narwhal.address, "/hello") as load:
             victim = narwhal.instances()[0]
             os.kill(victim, signal.SIGKILL)
             load.wait_answers(20)
         wait_until(lambda: victim not in narwhal.instances() and len(narwhal.instances()) == 2,
                    "the replacement")
-        served(narwhal)
+        wait_app(narwhal)
 
 
 def test_instances_are_stopped_gracefully_and_whole():
     """Also the processes that an instance started: gunicorn's workers."""
     with app("gunicorn app_wsgi:app --workers 2") as narwhal:
-        pid = served(narwhal).json["pid"]
+        pid = wait_app(narwhal).json["pid"]
         narwhal.stop()
         wait_until(lambda: not is_alive(pid), "gunicorn's worker to leave")
 
@@ -200,7 +189,7 @@ def test_instance_that_ignores_term_is_killed_after_graceful_timeout():
 
 def test_status_shows_the_instances():
     with app("uvicorn app_fastapi:app --fd {fd}", instances=2) as narwhal:
-        served(narwhal)
+        wait_app(narwhal)
         wait_until(lambda: len(narwhal.instances()) == 2, "both")
         text = narwhal.control("status").stdout
         assert all(str(pid) in text for pid in narwhal.instances())
@@ -209,7 +198,7 @@ def test_status_shows_the_instances():
 
 def test_instance_inherits_no_descriptor_but_its_own():
     with app("uvicorn app_fastapi:app --fd {fd}") as narwhal:
-        pid = served(narwhal).json["pid"]
+        pid = wait_app(narwhal).json["pid"]
         descriptors = sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
         links = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in descriptors}
         assert not [link for link in links.values() if "narwhal" in link], links

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import client
-from narwhal import APPS, Narwhal, is_alive, wait_until
+from narwhal import APPS, NO_SERVER, Narwhal, is_alive, wait_app, wait_until
 
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 APP = {
@@ -83,7 +83,7 @@ def test_dead_worker_gives_back_its_slots():
 
 
 def test_instance_is_started_again():
-    with Narwhal(APP) as narwhal:
+    with Narwhal(APP, errors=[r"instance api/\d died", NO_SERVER]) as narwhal:
         seen = set()
 
         def both():
@@ -99,7 +99,7 @@ def test_instance_is_started_again():
             answer = client.get(narwhal.address, "/api/pid")
             return answer.status == 200 and answer.json["pid"] not in seen
         wait_until(other, "an answer of the replacement")
-        assert "SIGKILL" in narwhal.wait_log(rf"pid={victim}\b.*")[0]
+        assert "SIGKILL" in narwhal.wait_log(rf"died pid={victim}\b.*")[0]
         assert not is_alive(victim)
         assert client.get(narwhal.address).status == 200
 
@@ -109,7 +109,7 @@ def test_master_takes_all_with_it(settings):
     narwhal = Narwhal(settings, errors=[r"master"])
     with narwhal:
         if settings is APP:
-            wait_until(lambda: client.get(narwhal.address, "/api/pid").status == 200, "the app")
+            wait_app(narwhal, "/api/pid")
             assert len(narwhal.instances()) == 2
         children = list(narwhal.workers().values()) + narwhal.instances()
         host, port = narwhal.address

@@ -27,9 +27,8 @@ def has_ipv6():
 
 
 def test_several_addresses_at_once():
-    with Narwhal({**HELLO, "master": {"bind": ["127.0.0.1:0", "127.0.0.1:0", "unix:http.sock"]
-                                      }}, start=False) as narwhal:
-        narwhal.write({**HELLO, "master": {"bind": ["127.0.0.1:0", "localhost:0",
+    with Narwhal(HELLO, start=False) as narwhal:
+        narwhal.write({**HELLO, "master": {"bind": ["127.0.0.1:0", "0.0.0.0:0",
                                                     f"unix:{narwhal.path('http.sock')}"]}})
         narwhal.start()
         assert len(narwhal.addresses()) == 3
@@ -92,7 +91,7 @@ def test_living_unix_socket_is_not_taken_away():
     with unix_front() as narwhal, socket.socket(socket.AF_UNIX) as other:
         other.bind(narwhal.path("http.sock"))
         other.listen()
-        refused_at_start(narwhal, "http.sock", "in use")
+        refused_at_start(narwhal, "http.sock", "listens")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(narwhal.path("http.sock"))
 
@@ -159,11 +158,9 @@ def with_inherited(listener, settings, environment=True):
     number = listener.fileno()
     # LISTEN_PID must be the process's own pid: a shell replaces itself by narwhal.
     export = "LISTEN_FDS=1 LISTEN_PID=$$ " if environment else ""
-    narwhal._popen = {"pass_fds": [number]}
+    narwhal._popen = {"pass_fds": [3], "preexec_fn": lambda: os.dup2(number, 3)}
     real = narwhal.command()
-    script = f"exec 3<&{number}; exec env {export}\"$0\" \"$@\"" if number != 3 else \
-        f"exec env {export}\"$0\" \"$@\""
-    narwhal.command = lambda: ["sh", "-c", script, *real]
+    narwhal.command = lambda: ["sh", "-c", f"exec env {export}\"$0\" \"$@\"", *real]
     return narwhal
 
 

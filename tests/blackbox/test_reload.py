@@ -9,7 +9,7 @@ import websockets
 import client
 from backend import Backend
 from load import Load
-from narwhal import APPS, Narwhal, is_alive, wait_until
+from narwhal import APPS, Narwhal, is_alive, wait_app, wait_until
 
 
 def hello(text, **more):
@@ -155,7 +155,7 @@ def test_the_very_same_connections_stay_open():
                 "route:hello": {"path": "/", "respond": f"200 {text}"}}
 
     with Narwhal(settings("one"), files={"root/big": bytes(9 << 20)}) as narwhal:
-        wait_until(lambda: client.get(narwhal.address, "/app/pid").status == 200, "the app")
+        wait_app(narwhal, "/app/pid")
         asyncio.run(scenario(narwhal))
 
 
@@ -165,7 +165,7 @@ def test_instances_are_replaced_one_by_one():
                                 "directory": APPS},
                 "route:app": {"path": "/", "backend": "app"}}
     with Narwhal(settings) as narwhal:
-        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_app(narwhal, "/pid")
         wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
         before = narwhal.instances()
         with Load(narwhal.address, "/pid", keepalive=2, fresh=1) as load:
@@ -174,16 +174,6 @@ def test_instances_are_replaced_one_by_one():
             wait_until(lambda: not any(map(is_alive, before)), "the old instances to leave")
             load.wait_answers(3)
         assert len(narwhal.instances()) == 2
-
-
-def test_reload_by_narwhalctl():
-    with Narwhal(hello("one"), errors=["reload refused", "narwhal.ini"]) as narwhal:
-        narwhal.write(hello("two"))
-        narwhal.control("reload", "--wait")
-        assert client.get(narwhal.address).text.strip() == "two"
-        narwhal.write("[nonsense]\n")
-        assert narwhal.control("reload", "--wait", check=False).returncode != 0
-        assert client.get(narwhal.address).text.strip() == "two"
 
 
 def test_signals_in_a_burst_are_all_the_same_reload():

@@ -35,14 +35,3 @@ def test_number_is_kept_across_reload():
         narwhal.write({"route:hello": {"path": "/", "respond": "200 other"}})
         narwhal.reload()
         assert len(narwhal.wait_workers(3)) == 3
-
-
-def test_scale_by_narwhalctl():
-    with Narwhal(HELLO) as narwhal:
-        narwhal.control("scale", "4")
-        narwhal.wait_workers(4)
-        narwhal.control("scale", "1")
-        narwhal.wait_workers(1)
-        assert narwhal.control("scale", "0", check=False).returncode != 0
-        assert narwhal.control("scale", "many", check=False).returncode != 0
-        assert len(narwhal.wait_workers(1)) == 1

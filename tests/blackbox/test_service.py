@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 import client
-from narwhal import APPS, Narwhal, binary, wait_until
+from narwhal import APPS, Narwhal, binary, wait_app, wait_until
 
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can change to another user")
@@ -73,7 +73,7 @@ def test_notify_socket_is_not_handed_to_instances():
     with notify_socket() as (_, path), Narwhal({
             "backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}", "directory": APPS},
             "route:app": {"path": "/", "backend": "app"}}, env={"NOTIFY_SOCKET": path}) as narwhal:
-        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_app(narwhal, "/pid")
         pid = client.get(narwhal.address, "/pid").json["pid"]
         with open(f"/proc/{pid}/environ", "rb") as file:
             assert b"NOTIFY_SOCKET=" not in file.read()
@@ -139,7 +139,7 @@ def test_instance_may_use_its_socket_as_another_user():
                   "route:app": {"path": "/", "backend": "app"}},
                  files={"apps/app_fastapi.py": open(f"{APPS}/app_fastapi.py", "rb").read()}
                  ) as narwhal:
-        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_app(narwhal, "/pid")
 
 
 def test_unknown_user_is_an_error():

@@ -77,7 +77,7 @@ def test_bad_usage_names_the_nearest_flag():
     (["--workers", "many"], ["--workers", "many"]),
     (["--timeout", "30"], ["--timeout", "30"]),
     (["--bind", "nonsense"], ["--bind", "nonsense"]),
-    (["--level", "loud"], ["loud", "debug"]),
+    (["--log-level", "loud"], ["loud", "debug"]),
     (["--static", "/no/such/folder"], ["/no/such/folder"]),
 ])
 def test_bad_value_of_a_flag(arguments, words):

@@ -102,11 +102,12 @@ def test_fifo_and_device_do_not_hang(tmp_path):
                                           (1000, False), (70000, False)])
 def test_line_of_exactly_so_many_bytes(write, length, good):
     """inih would cut a line of 200 bytes without a word."""
-    path = write(GOOD + "index = " + "x" * (length - len("index = ")) + "\n")
+    text = "x" * (length - len("respond = 200 "))
+    path = write("[route:x]\nrespond = 200 " + text + "\n")
     if good:
-        assert "x" * (length - len("index = ")) in print_config(path)
+        assert text in print_config(path)
     else:
-        refused(path, ":6:", "199")
+        refused(path, ":2:", "199")
 
 
 @pytest.mark.parametrize("length", [48, 49, 50, 51, 60])

@@ -4,7 +4,7 @@ import re
 
 import client
 from backend import Backend
-from narwhal import REPOSITORY, Narwhal, run_narwhal
+from narwhal import REPOSITORY, Narwhal, run_narwhal, wait_app
 
 FILE = "[master]\nworkers = 3\n[worker]\nkeepalive = 7s\n[route:x]\npath = /\nrespond = 200 hello\n"
 
@@ -75,7 +75,7 @@ def test_help_names_every_setting_of_the_first_three_sections():
     assert status == 0
     with open(f"{REPOSITORY}/config/settings.def", encoding="utf-8") as table:
         keys = re.findall(r"^SETTING\((?:MASTER|WORKER|LOG), (\w+),", table.read(), re.M)
-    assert len(keys) > 30
+    assert len(keys) > 25
     for key in keys:
         assert f"--{key.replace('_', '-')}" in out, key
 
@@ -108,8 +108,7 @@ def test_without_a_file_app():
     with Narwhal(None, flags=["--bind", "127.0.0.1:0", "--app",
                               f"uvicorn --app-dir {REPOSITORY}/tests/blackbox/apps "
                               "app_fastapi:app --fd {fd}"]) as narwhal:
-        from narwhal import wait_until
-        wait_until(lambda: client.get(narwhal.address, "/pid").status == 200, "the app")
+        wait_app(narwhal, "/pid")
 
 
 def test_environment_alone():

@@ -39,7 +39,7 @@ SETTINGS = {"route:files": {"path": "/", "static": "root"},
 
 @pytest.fixture(name="narwhal", scope="module")
 def running():
-    with Narwhal(SETTINGS, files=FILES) as narwhal:
+    with Narwhal(SETTINGS, files=FILES, errors=["status=501"]) as narwhal:
         os.symlink("plain.txt", narwhal.path("root/inside"))
         os.symlink("../secret.txt", narwhal.path("root/outside"))
         os.symlink("/etc/passwd", narwhal.path("root/absolute"))
@@ -228,6 +228,9 @@ def test_304_on_a_kept_connection_has_no_body_bytes(narwhal):
 def test_other_methods_are_refused_with_allow(narwhal, method):
     with client.Client(narwhal.address) as connection:
         response = connection.request(method, "/plain.txt", body=b"")
+        if method == "BREW":  # one that nobody knows is 501 (RFC 9110 section 9.1)
+            assert response.status in (405, 501)
+            return
         assert response.status == 405
         assert {"GET", "HEAD"} <= {word.strip() for word in response["Allow"].split(",")}
         assert connection.get("/plain.txt").status == 200
@@ -245,10 +248,15 @@ def test_changed_file_is_seen_within_static_cache(narwhal):
     assert first.text == "one"
     narwhal.file("root/changing.new", "two!")
     os.rename(narwhal.path("root/changing.new"), path)
-    wait_until(lambda: get(narwhal, "/changing.txt").text == "two!", "the new content")
-    assert get(narwhal, "/changing.txt")["ETag"] != first["ETag"]
+
+    def changed():
+        response = get(narwhal, "/changing.txt")
+        return response if response.text == "two!" else None
+    assert wait_until(changed, "the new content")["ETag"] != first["ETag"]
     os.unlink(path)
-    wait_until(lambda: get(narwhal, "/changing.txt").status == 404, "the file to be gone")
+    # Each worker has a cache of its own, so one 404 does not mean that all are done.
+    wait_until(lambda: all(get(narwhal, "/changing.txt").status == 404 for _ in range(8)),
+               "the file to be gone")
 
 
 def test_file_cut_during_a_download_ends_the_connection():
