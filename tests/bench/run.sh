@@ -47,7 +47,8 @@ if [ -z "$binary" ]; then
     cmake --build build/release
     binary=build/release/narwhal
 fi
-[ -x "$binary" ] || fail "BENCH_BINARY: $binary is not a program"
+version=$("$binary" --version) || fail "BENCH_BINARY: cannot run $binary"
+load=$(cut -d ' ' -f 1 /proc/loadavg)
 
 # ---- a folder of our own, and its end --------------------------------------------------------
 work=$(mktemp -d)
@@ -265,8 +266,8 @@ done
 [ -z "${BENCH_RAW:-}" ] || cp "$work/results" "$BENCH_RAW"
 echo
 echo "$(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
-     "$(nproc) CPUs, Linux $(uname -r)"
-echo "narwhal $("$binary" --version | sed 's/^narwhal *//')," \
+     "$(nproc) CPUs, Linux $(uname -r), load average before the run $load"
+echo "$version," \
      "$(/usr/sbin/nginx -v 2>&1 | sed 's/.*: //')," \
      "median of $rounds rounds of $seconds s, wrk -t1 -c32"
 echo
