@@ -164,7 +164,7 @@ check_master(const struct check *check)
 
 #define ATOM_LETTERS "hlutrmUqHsBbfaTMDLp"
 #define ATOMS_ALLOWED                                                                              \
-    "allowed are %(X)s with X one of h l u t r m U q H s B b f a T M D L p, {name}i and {name}o, " \
+    "allowed are %(X)s with X one of h l u t r m U q H s B b f a T M D L p or {name}i, "           \
     "and %% for a percent sign"
 
 /* Length of the atom at text, which begins with '%', or 0. */
@@ -186,7 +186,7 @@ atom_length(const char *text)
             return 0;
         }
         length = name + 4;
-        if (text[length] != 'i' && text[length] != 'o') {
+        if (text[length] != 'i') {
             return 0;
         }
     } else {

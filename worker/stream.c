@@ -353,9 +353,10 @@ send_memory(struct stream *stream, size_t *budget)
     for (struct stream_segment *s = stream->head;
          s != NULL && s->kind == SEGMENT_MEMORY && count < BATCH_IOV_MAX && total < *budget;
          s = s->next) {
-        iov[count++] =
-            (struct iovec){.iov_base = s->bytes + s->memory.off, .iov_len = s->memory.len};
-        total += s->memory.len;
+        size_t left = *budget - total;
+        size_t part = s->memory.len < left ? s->memory.len : left;
+        iov[count++] = (struct iovec){.iov_base = s->bytes + s->memory.off, .iov_len = part};
+        total += part;
     }
     struct msghdr header = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     ssize_t n = sendmsg(stream->io.fd, &header, MSG_NOSIGNAL);
@@ -433,6 +434,7 @@ void
 stream_shutdown(struct stream *stream)
 {
     stream->shutdown_wanted = true;
+    flush_batch(stream, 0); /* FIN must not overtake what was put */
     if (stream->head == NULL && !stream->shutdown_done && stream->io.fd != -1) {
         (void)shutdown(stream->io.fd, SHUT_WR); /* a peer that is gone is found out by reading */
         stream->shutdown_done = true;

@@ -98,7 +98,7 @@ Test(config_check, what_is_near_an_error_and_right)
         "[backend:b]\ncommand = app {socket}\nlisten = socket\n[route:a]\nbackend = b\n",
         "[backend:b]\ncommand = app {port}\nenvironment = A=\nenvironment = _b1=x=y z\n"
         "directory = .\n[route:a]\nbackend = b\n",
-        "[log]\naccess_format = %(h)s %% \"%({User-Agent}i)s\" %({x-y_z}o)s%(L)s\n"
+        "[log]\naccess_format = %(h)s %% \"%({User-Agent}i)s\" %({x-y_z}i)s%(L)s\n"
         "[route:a]\nrespond = 200\n",
         "[log]\naccess_format = json\n[route:a]\nrespond = 200\n",
         "[master]\nbind = 0.0.0.0:80\nbind = [::]:80\nbind = unix:/x\n[route:a]\nrespond = 200\n",

@@ -427,6 +427,31 @@ Test(stream, one_turn_sends_no_more_than_a_slice)
     (void)close(file);
 }
 
+Test(stream, one_turn_sends_no_more_than_a_slice_of_memory)
+{
+    static char bytes[4 * STREAM_SEND_SLICE_BYTES];
+    int large = 16 * STREAM_SEND_SLICE_BYTES;
+
+    fill(bytes, sizeof(bytes), 5);
+    stream_put(&stream, bytes, sizeof(bytes));
+    stream_flush(&stream); /* what a small socket buffer does not take becomes one large segment */
+    cr_assert_not(stream_is_drained(&stream));
+    if (setsockopt(stream.io.fd, SOL_SOCKET, SO_SNDBUFFORCE, &large, sizeof(large)) == -1) {
+        cr_skip_test("needs CAP_NET_ADMIN for SO_SNDBUFFORCE");
+    }
+    expect_bytes(bytes, sizeof(bytes));
+    for (unsigned int turns = 0; !stream_is_drained(&stream); turns++) {
+        uint64_t before = stream.sent_bytes;
+        step();
+        cr_assert_leq(stream.sent_bytes - before, STREAM_SEND_SLICE_BYTES);
+        cr_assert_lt(turns, 1000);
+        while (client_read(STREAM_SEND_SLICE_BYTES)) {
+        }
+    }
+    drain(STREAM_SEND_SLICE_BYTES);
+    check_seen();
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 Test(stream, the_first_write_error_is_kept_and_no_more_is_sent)
