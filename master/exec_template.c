@@ -127,7 +127,7 @@ exec_env_build(char *const *inherited, const struct text_list *extra,
             env[count++] = xstrdup(inherited[i]);
         }
     }
-    if (offer->fd != -1) {
+    if (offer->fd != -1 && offer->listen_fds) {
         env_put(env, &count, xstrdup("LISTEN_FDS=1"));
         env_put(env, &count, xstrdup(LISTEN_PID_TEMPLATE));
         env_put(env, &count, xasprintf("LISTEN_FDNAMES=%s", offer->name));

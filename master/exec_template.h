@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct text_list;
@@ -11,7 +12,9 @@ struct text_list;
 /* What the placeholders and the environment tell the application; what is not offered is -1 or
  * NULL. */
 struct exec_offer {
-    int fd;             /* {fd}, LISTEN_FDS */
+    int fd;             /* {fd} */
+    bool listen_fds;    /* whether LISTEN_FDS tells fd: not to a command that has {fd}, because
+                           gunicorn takes the two for two sockets and fails on the second */
     const char *socket; /* {socket} */
     int port;           /* {port}, PORT */
     const char *name;   /* LISTEN_FDNAMES: the name of the backend */

@@ -310,20 +310,24 @@ static _Noreturn void
 become_application(struct instance *instance, const struct exec_plan *plan)
 {
     struct master *master = master_of(instance);
-    int exec_fd = move_up(plan->exec_fd);
-    int output_fd = move_up(plan->output_fd);
-    int listener_fd = move_up(plan->listener_fd);
-    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int keep[] = {plan->exec_fd, plan->output_fd, plan->listener_fd};
 
     signals_reset_in_child(master);
     after_fork_leave_group();
-    if (exec_fd == -1 || output_fd == -1 || null_fd == -1 || dup2(null_fd, STDIN_FILENO) == -1 ||
+    after_fork_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+    /* All but 0 to 3 is CLOEXEC from here on. */
+    int exec_fd = move_up(plan->exec_fd);
+    if (exec_fd == -1) {
+        exec_fail(plan->exec_fd, EXEC_SETUP, errno);
+    }
+    int output_fd = move_up(plan->output_fd);
+    int listener_fd = move_up(plan->listener_fd);
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (output_fd == -1 || null_fd == -1 || dup2(null_fd, STDIN_FILENO) == -1 ||
         dup2(output_fd, STDOUT_FILENO) == -1 || dup2(output_fd, STDERR_FILENO) == -1 ||
         (plan->listener_fd != -1 && (listener_fd == -1 || dup2(listener_fd, PASSED_FD) == -1))) {
-        exec_fail(exec_fd != -1 ? exec_fd : plan->exec_fd, EXEC_SETUP, errno);
+        exec_fail(exec_fd, EXEC_SETUP, errno);
     }
-    const int keep[] = {exec_fd, plan->listener_fd != -1 ? PASSED_FD : -1};
-    after_fork_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
     /* What the master raised for itself may break programs that use select(2). */
     (void)setrlimit(RLIMIT_NOFILE, &master->inherited_nofile);
     int result = identity_take(&master->identity);
@@ -518,6 +522,7 @@ make_offer(struct instance *instance, struct exec_offer *ret_offer, struct buf *
     if ((instance->offers & OFFER_FD) != 0) {
         result = ensure_listener(instance, error);
         offer.fd = PASSED_FD;
+        offer.listen_fds = strstr(instance->slot->app->settings->command, "{fd}") == NULL;
     }
     if (result == 0 && (instance->offers & OFFER_SOCKET) != 0) {
         result = choose_socket_path(instance, error);
@@ -698,10 +703,12 @@ tell_death(const struct instance *instance, const struct child_death *death,
            const struct respawn_verdict *verdict)
 {
     char how[CHILD_DEATH_TEXT_MAX];
+    char delay[RESPAWN_DELAY_TEXT_MAX];
     struct buf text = {0};
     const char *last = line_log_last(&instance->lines, 0);
     bool was_ready = death->ready_ms > 0 || death->before == CHILD_READY;
 
+    respawn_print_delay(verdict, delay);
     child_describe_status(death->status, how);
     if (instance->start_error != NULL) {
         buf_addf(&text, ": %s", instance->start_error);
@@ -720,9 +727,9 @@ tell_death(const struct instance *instance, const struct child_death *death,
     } else if (verdict->report == RESPAWN_FOLD) {
         log_debug("%s died pid=%d %s%s", instance->child.name, (int)death->pid, how, more);
     } else {
-        log_error("%s died pid=%d %s uptime=%lldms ready=%s respawn_in=%lldms%s",
-                  instance->child.name, (int)death->pid, how, (long long)death->uptime_ms,
-                  was_ready ? "yes" : "never", (long long)verdict->delay_ms, more);
+        log_error("%s died pid=%d %s uptime=%lldms ready=%s respawn_in=%s%s", instance->child.name,
+                  (int)death->pid, how, (long long)death->uptime_ms, was_ready ? "yes" : "never",
+                  delay, more);
         tell_last_words(instance, death->pid);
     }
     buf_release(&text);
@@ -745,6 +752,12 @@ on_death(struct child *child, const struct child_death *death)
         log_info("%s left pid=%d %s uptime=%lldms%s%s", child->name, (int)death->pid, how,
                  (long long)death->uptime_ms, death->ours != NULL ? " killed_for=" : "",
                  death->ours != NULL ? death->ours : "");
+        app_on_gone(instance);
+        return;
+    }
+    if (instance == instance->slot->next) {
+        struct respawn_verdict never = respawn_never();
+        tell_death(instance, death, &never);
         app_on_gone(instance);
         return;
     }

@@ -11,6 +11,7 @@
 #include "master/inherited.h"
 #include "master/master.h"
 #include "master/proctitle.h"
+#include "master/signals.h"
 
 /* Text that nobody could read is a failure: "narwhal --print-config > /full/disk". */
 static int
@@ -83,6 +84,7 @@ main(int argc, char **argv)
 {
     struct config_args args;
 
+    signals_block();
     inherited_collect();
     proctitle_init(argc, &argv);
     config_args_parse(&args, argc, argv, environ);

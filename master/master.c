@@ -182,15 +182,16 @@ master_stop(struct master *master, bool quick)
         return;
     }
     int64_t graceful_ms = master->config->master.graceful_timeout_ms;
+    uint32_t workers = slots_ready_count(master);
     master->phase = phase;
-    log_info("stopping %s workers=%u graceful_timeout=%lldms", quick ? "quickly" : "gracefully",
-             slots_ready_count(master), (long long)(quick ? 0 : graceful_ms));
     notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
                 (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
     slots_stop(master, quick);
     if (quick) {
         apps_stop(master, true);
     }
+    log_info("stopping %s workers=%u graceful_timeout=%lldms", quick ? "quickly" : "gracefully",
+             workers, (long long)(quick ? 0 : graceful_ms));
     master_changed(master);
 }
 
@@ -330,7 +331,11 @@ use_first_settings(struct master *master, struct config *config)
     int status = reload_first(master, config, &errors);
 
     for (size_t i = 0; i < errors.count; i++) {
-        start_error(errors.item[i]);
+        if (status == EX_CONFIG) {
+            (void)fprintf(stderr, "%s\n", errors.item[i]); /* as all errors of settings */
+        } else {
+            start_error(errors.item[i]);
+        }
     }
     config_errors_release(&errors);
     return status;

@@ -6,7 +6,8 @@
  */
 #include "master/respawn.h"
 
-#include <stdbool.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 /* 0, 100, 200, … 30000 for the 1st, 2nd, 3rd, … death of a row. */
 static int64_t
@@ -57,4 +58,20 @@ respawn_after_death(struct respawn *history, int64_t now_ms, int64_t ready_ms, u
                                     .report = report_of(history, now_ms),
                                     .deaths = history->deaths,
                                     .row_ms = now_ms - history->row_ms};
+}
+
+struct respawn_verdict
+respawn_never(void)
+{
+    return (struct respawn_verdict){.delay_ms = -1, .report = RESPAWN_TELL, .deaths = 1};
+}
+
+void
+respawn_print_delay(const struct respawn_verdict *verdict, char ret_text[RESPAWN_DELAY_TEXT_MAX])
+{
+    if (verdict->delay_ms < 0) {
+        (void)snprintf(ret_text, RESPAWN_DELAY_TEXT_MAX, "never");
+    } else {
+        (void)snprintf(ret_text, RESPAWN_DELAY_TEXT_MAX, "%" PRId64 "ms", verdict->delay_ms);
+    }
 }

@@ -32,6 +32,14 @@ struct respawn_verdict {
     int64_t row_ms;  /* how long the row lasts */
 };
 
+#define RESPAWN_DELAY_TEXT_MAX 32
+/* The verdict on a successor that failed: it has no next life, whoever it should have replaced goes
+ * on. */
+struct respawn_verdict respawn_never(void);
+/* "100ms", or "never". */
+void respawn_print_delay(const struct respawn_verdict *verdict,
+                         char ret_text[RESPAWN_DELAY_TEXT_MAX]);
+
 /* Judges a death (or a start that failed) at now_ms of a child that had been READY for ready_ms
  * (0: it never was). random spreads the delay, so that slots which died together do not return
  * together. */

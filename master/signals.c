@@ -5,11 +5,12 @@
  */
 #include "master/signals.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <string.h>
+#include <stdbool.h>
+#include <unistd.h>
 
-#include "config/base/list.h"
+#include "config/base/fd.h"
 #include "config/base/log.h"
 #include "master/child.h"
 #include "master/master.h"
@@ -50,9 +51,26 @@ on_reopen(struct master *master)
     master_reopen_logs(master);
 }
 
+/* A terminal sends SIGWINCH to its foreground processes whenever its window changes size: that is
+ * no order to stop serving. */
+static bool
+is_in_foreground(void)
+{
+    int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    bool result = fd != -1 && tcgetpgrp(fd) == getpgrp();
+
+    fd_close(&fd);
+    return result;
+}
+
 static void
 on_pause(struct master *master)
 {
+    if (is_in_foreground()) {
+        log_debug("SIGWINCH is ignored in the foreground of a terminal");
+        return;
+    }
+    log_info("received SIGWINCH");
     master_pause(master);
 }
 
@@ -76,6 +94,14 @@ const struct signal_row signal_rows[SIGNAL_ROW_COUNT] = {
 #include "master/signals.def"
 };
 
+/* Signals whose action has a line of its own, which comes when it is done. */
+static bool
+tells_itself(int number)
+{
+    return number == SIGCHLD || number == SIGWINCH || number == SIGTERM || number == SIGINT ||
+           number == SIGQUIT;
+}
+
 static void
 on_signal(struct ev_loop *loop, ev_signal *watcher, int revents)
 {
@@ -83,7 +109,7 @@ on_signal(struct ev_loop *loop, ev_signal *watcher, int revents)
     struct master *master = ev_userdata(loop);
 
     (void)revents;
-    if (row->number != SIGCHLD) {
+    if (!tells_itself(row->number)) {
         log_info("received %s", row->name);
     }
     row->act(master);
@@ -100,6 +126,7 @@ signals_start(struct master *master)
         watcher->data = (void *)(uintptr_t)&signal_rows[i];
         ev_signal_start(master->loop, watcher);
     }
+    signals_unblock(); /* what came during the start comes now */
 }
 
 void

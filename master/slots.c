@@ -10,6 +10,7 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/clock.h"
 #include "config/base/log.h"
 #include "config/config.h"
 #include "master/lane_plan.h"
@@ -20,16 +21,28 @@
     for (struct slot *slot = (master)->slots.slots;                                                \
          slot < (master)->slots.slots + BOARD_SLOTS_MAX; slot++)
 
+/* How long the lanes of a slot wait for its first worker before a sibling takes them. */
+#define FIRST_BOOT_MS 500
+
 static struct worker_child *
 worker_from_node(struct list_node *node)
 {
     return container_of(node, struct worker_child, node);
 }
 
+static void
+on_first_boot(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)timer;
+    (void)revents;
+    master_changed(ev_userdata(loop));
+}
+
 void
 slots_init(struct master *master)
 {
     memset(&master->slots, 0, sizeof(master->slots));
+    ev_timer_init(&master->slots.first_boot, on_first_boot, 0., 0.);
     FOR_EACH_SLOT(slot, master)
     {
         slot->number = (uint32_t)(slot - master->slots.slots);
@@ -205,6 +218,31 @@ grow_lanes(struct master *master, uint32_t wanted)
     master->slots.lanes_short = is_short;
 }
 
+/* A slot's first worker boots in no time, and nobody served its lane before: siblings would take
+ * the lane and give it back at once. Only if the boot takes long, or fails, do they take it. */
+static bool
+waits_for_first_boot(const struct master *master, const struct lane *lane)
+{
+    const struct worker_child *worker =
+        lane->home < BOARD_SLOTS_MAX ? master->slots.slots[lane->home].serving : NULL;
+
+    return lane->owner == LANE_NOBODY && worker != NULL && worker->generation == 1 &&
+           worker->child.state == CHILD_STARTING &&
+           clock_mono_ms() - worker->child.started_ms < FIRST_BOOT_MS;
+}
+
+static void
+wait_for_first_boot(struct master *master)
+{
+    ev_timer *timer = &master->slots.first_boot;
+
+    if (!ev_is_active(timer)) {
+        ev_now_update(master->loop);
+        ev_timer_set(timer, ms_to_seconds(FIRST_BOOT_MS), 0.);
+        ev_timer_start(master->loop, timer);
+    }
+}
+
 static void
 plan_address(struct master *master, struct listen_address *address)
 {
@@ -225,7 +263,11 @@ plan_address(struct master *master, struct listen_address *address)
     }
     lane_plan(homes, address->lane_count, ready, BOARD_SLOTS_MAX, owners);
     for (size_t i = 0; i < address->lane_count; i++) {
-        address->lanes[i].owner = owners[i];
+        if (waits_for_first_boot(master, &address->lanes[i])) {
+            wait_for_first_boot(master);
+        } else {
+            address->lanes[i].owner = owners[i];
+        }
     }
 }
 
@@ -281,7 +323,7 @@ revoke_from(struct worker_child *worker)
             struct lane *lane = &address->lanes[i];
             if (worker_child_has_lane(worker, lane->id) && !shall_serve(worker, lane) &&
                 has_server(master, lane)) {
-                worker_child_revoke_lane(worker, lane->id, false);
+                worker_child_revoke_lane(worker, lane->id);
             }
         }
     }
@@ -320,11 +362,11 @@ slots_revoke_address(struct master *master, struct listen_address *address)
         FOR_EACH_SLOT(slot, master)
         {
             if (slot->serving != NULL && worker_child_has_lane(slot->serving, lane)) {
-                worker_child_revoke_lane(slot->serving, lane, true);
+                worker_child_revoke_lane(slot->serving, lane);
             }
             LIST_FOR_EACH (node, &slot->leaving) {
                 if (worker_child_has_lane(worker_from_node(node), lane)) {
-                    worker_child_revoke_lane(worker_from_node(node), lane, true);
+                    worker_child_revoke_lane(worker_from_node(node), lane);
                 }
             }
         }
@@ -459,6 +501,7 @@ slots_stop(struct master *master, bool quick)
 void
 slots_release(struct master *master)
 {
+    ev_timer_stop(master->loop, &master->slots.first_boot);
     FOR_EACH_SLOT(slot, master)
     {
         worker_child_free(slot->serving);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <ev.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,9 +30,10 @@ enum roll_result { ROLL_NONE = 0, ROLL_RUNNING, ROLL_DONE, ROLL_FAILED };
 
 struct slot_set {
     struct slot slots[BOARD_SLOTS_MAX];
-    uint32_t epoch;   /* workers of an older one are replaced, one by one */
-    bool roll_failed; /* a new worker could not boot: the old ones go on */
-    bool lanes_short; /* not every slot could get lanes: told once */
+    uint32_t epoch;      /* workers of an older one are replaced, one by one */
+    bool roll_failed;    /* a new worker could not boot: the old ones go on */
+    ev_timer first_boot; /* runs while a lane waits for the first boot of its own worker */
+    bool lanes_short;    /* not every slot could get lanes: told once */
 };
 
 void slots_init(struct master *master);

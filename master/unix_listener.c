@@ -52,7 +52,7 @@ probe(const struct sockaddr_un *address, struct buf *error)
     fd_close(&fd);
     /* EAGAIN: the queue of a living listener is full (unix(7)). */
     if (result == 0 || result == -EAGAIN || result == -EINPROGRESS) {
-        buf_addf(error, "another process listens on this socket");
+        buf_addf(error, "%s: another process listens on this socket", strerror(EADDRINUSE));
         return -EADDRINUSE;
     }
     if (result == -ECONNREFUSED || result == -ENOENT) {

@@ -257,8 +257,10 @@ tell_death(const struct worker_child *worker, const struct child_death *death,
            const struct respawn_verdict *verdict)
 {
     char how[CHILD_DEATH_TEXT_MAX];
+    char delay[RESPAWN_DELAY_TEXT_MAX];
     const char *why = death->ours != NULL ? death->ours : "";
 
+    respawn_print_delay(verdict, delay);
     child_describe_status(death->status, how);
     if (verdict->report == RESPAWN_FOLD) {
         log_debug("%s died pid=%d %s", worker->child.name, (int)death->pid, how);
@@ -268,11 +270,10 @@ tell_death(const struct worker_child *worker, const struct child_death *death,
                   worker->child.name, verdict->deaths, (long long)(verdict->row_ms / 1000),
                   (int)death->pid, how, (long long)verdict->delay_ms);
     } else {
-        log_warn("%s died pid=%d %s%s%s uptime=%lldms generation=%u ready=%s respawn_in=%lldms",
+        log_warn("%s died pid=%d %s%s%s uptime=%lldms generation=%u ready=%s respawn_in=%s",
                  worker->child.name, (int)death->pid, how, *why != '\0' ? " killed_for=" : "", why,
                  (long long)death->uptime_ms, worker->generation,
-                 death->ready_ms > 0 || death->before == CHILD_READY ? "yes" : "never",
-                 (long long)verdict->delay_ms);
+                 death->ready_ms > 0 || death->before == CHILD_READY ? "yes" : "never", delay);
     }
 }
 
@@ -289,6 +290,12 @@ on_death(struct child *child, const struct child_death *death)
         log_info("%s left pid=%d %s generation=%u uptime=%lldms%s%s", child->name, (int)death->pid,
                  how, worker->generation, (long long)death->uptime_ms,
                  death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "");
+        slot_on_gone(master, worker);
+        return;
+    }
+    if (worker == worker->slot->next) {
+        struct respawn_verdict never = respawn_never();
+        tell_death(worker, death, &never);
         slot_on_gone(master, worker);
         return;
     }
@@ -366,13 +373,13 @@ on_channel_end(struct worker_child *worker, int result)
     if (child->state != CHILD_STARTING && child->state != CHILD_READY) {
         return; /* it leaves, or is being killed: SIGCHLD comes next */
     }
-    if (result == 0) {
-        /* Its end, most likely: a dying process closes its descriptors before it can be reaped. */
+    if (result != -EBADMSG) {
+        /* Its end, most likely: a dying process closes its descriptors before it can be reaped, and
+         * what it had not read yet makes that an ECONNRESET (unix(7)). */
         child_suspect(child, "it closed its channel");
         return;
     }
-    log_error("%s sent nonsense on its channel and is killed pid=%d: %s", child->name,
-              (int)child->pid, strerror(-result));
+    log_error("%s sent nonsense on its channel and is killed pid=%d", child->name, (int)child->pid);
     child_kill(child, "nonsense on its channel");
 }
 
@@ -541,7 +548,7 @@ worker_child_assign_lane(struct worker_child *worker, uint32_t lane, int fd, con
 }
 
 void
-worker_child_revoke_lane(struct worker_child *worker, uint32_t lane, bool is_last)
+worker_child_revoke_lane(struct worker_child *worker, uint32_t lane)
 {
     struct channel_message message = {.type = CHANNEL_LANE_REVOKE, .lane = lane};
 
@@ -551,7 +558,6 @@ worker_child_revoke_lane(struct worker_child *worker, uint32_t lane, bool is_las
             break;
         }
     }
-    (void)snprintf(message.text, sizeof(message.text), "%s", is_last ? "closing" : "");
     worker_child_send(worker, &message, -1);
 }
 

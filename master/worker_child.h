@@ -58,5 +58,5 @@ void worker_child_leave(struct worker_child *worker, bool quick);
 bool worker_child_has_lane(const struct worker_child *worker, uint32_t lane);
 void worker_child_assign_lane(struct worker_child *worker, uint32_t lane, int fd,
                               const char *address);
-/* is_last: the lane goes away, so what waits in its queue is to be accepted first. */
-void worker_child_revoke_lane(struct worker_child *worker, uint32_t lane, bool is_last);
+/* The worker accepts what waits in the lane's queue and lets go of it. */
+void worker_child_revoke_lane(struct worker_child *worker, uint32_t lane);
