@@ -88,16 +88,15 @@ authority_parse(struct str text, struct authority *ret_authority)
             return "a host in brackets that is no IPv6 address";
         }
     } else {
-        while (i < text.len) {
-            char c = text.ptr[i];
-            if (char_is(c, CHAR_REG_NAME)) {
+        for (;;) {
+            while (i < text.len && char_is(text.ptr[i], CHAR_REG_NAME)) {
                 i++;
-            } else if (c == '%' && text.len - i >= 3 && char_hex_value(text.ptr[i + 1]) >= 0 &&
-                       char_hex_value(text.ptr[i + 2]) >= 0) {
-                i += 3;
-            } else {
+            }
+            if (text.len - i < 3 || text.ptr[i] != '%' || char_hex_value(text.ptr[i + 1]) < 0 ||
+                char_hex_value(text.ptr[i + 2]) < 0) {
                 break;
             }
+            i += 3;
         }
     }
     /* RFC 9110 section 4.2.1: an http URI with an empty host MUST be rejected as invalid, and

@@ -13,21 +13,29 @@ FIELD_LINES_FN(struct field_lines *lines, const char *base, uint32_t len)
 {
     const char *p = base + lines->pos;
     const char *const end = base + len;
-    struct field *field = lines->fields + lines->count;
-    struct field *const last = lines->fields + lines->max;
+    struct field *const fields = lines->fields;
+    struct field *const last = fields + lines->max;
+    struct field *field = fields + lines->count;
     enum field_lines_result result = FIELD_LINES_MORE;
     enum field_lines_state state = (enum field_lines_state)lines->state;
+    const char *name;
+    const char *value;
+    const char *value_end;
 
     switch (state) {
     case FIELD_LINES_START:
         goto start;
     case FIELD_LINES_NAME:
+        name = base + field->name.off;
         goto name;
     case FIELD_LINES_BLANK:
         goto blank;
     case FIELD_LINES_VALUE:
+        value = base + field->value.off;
         goto value;
     case FIELD_LINES_LF:
+        value = base + field->value.off;
+        value_end = p - 1;
         goto lf;
     case FIELD_LINES_END_LF:
         goto end_lf;
@@ -42,19 +50,15 @@ start:
     if (p == end) {
         goto out;
     }
-    if (!char_is(*p, CHAR_TOKEN)) {
-        if (*p == '\r') {
-            p++;
-            goto end_lf;
-        }
-        lines->reason = reason_for_start(*p);
-        result = FIELD_LINES_BAD;
-        goto out;
+    if (*p == '\r') {
+        p++;
+        goto end_lf;
     }
     if (field >= last) {
         result = FIELD_LINES_TOO_MANY;
         goto out;
     }
+    name = p;
     field->name.off = (uint32_t)(p - base);
 
 name:
@@ -63,23 +67,27 @@ name:
     if (p == end) {
         goto out;
     }
-    if (*p != ':') {
-        lines->reason = reason_for_name(*p);
+    if (*p != ':' || p == name) {
+        lines->reason = p == name ? reason_for_start(*p) : reason_for_name(*p);
         result = FIELD_LINES_BAD;
         goto out;
     }
-    field->name.len = (uint32_t)(p - base) - field->name.off;
-    field->id = field_id_match(base + field->name.off, field->name.len);
+    field->name.len = (uint32_t)(p - name);
+    field->id = field_id_match(name, field->name.len);
     p++;
 
 blank:
     state = FIELD_LINES_BLANK;
-    while (p != end && char_is_blank(*p)) {
+    for (;;) {
+        if (p == end) {
+            goto out;
+        }
+        if (!char_is_blank(*p)) {
+            break;
+        }
         p++;
     }
-    if (p == end) {
-        goto out;
-    }
+    value = p;
     field->value.off = (uint32_t)(p - base);
 
 value:
@@ -93,6 +101,7 @@ value:
         result = FIELD_LINES_BAD;
         goto out;
     }
+    value_end = p;
     p++;
 
 lf:
@@ -105,12 +114,12 @@ lf:
         result = FIELD_LINES_BAD;
         goto out;
     }
-    /* p - 1 is the CR. The white space at the end is no part of the value. */
-    field->value.len = (uint32_t)(p - 1 - base) - field->value.off;
-    while (field->value.len > 0 && char_is_blank(base[field->value.off + field->value.len - 1])) {
-        field->value.len--;
-    }
     p++;
+    /* The white space at the end is no part of the value. */
+    while (value_end != value && char_is_blank(value_end[-1])) {
+        value_end--;
+    }
+    field->value.len = (uint32_t)(value_end - value);
     field++;
     goto start;
 
@@ -130,7 +139,7 @@ end_lf:
 out:
     lines->state = (uint8_t)state;
     lines->pos = (uint32_t)(p - base);
-    lines->count = (uint32_t)(field - lines->fields);
+    lines->count = (uint32_t)(field - fields);
     return result;
 }
 

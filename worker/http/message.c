@@ -120,6 +120,11 @@ connection_parse(struct message_facts *facts, struct str text)
     struct str option;
 
     facts->connection_bytes += (uint32_t)text.len;
+    /* What almost every request says, without the walk over a list. */
+    if (text.len == 10 && memcmp(text.ptr, "keep-alive", 10) == 0) {
+        facts->connection_keep_alive = true;
+        return;
+    }
     while (token_list_next(&text, &option)) {
         facts->connection_close |= str_equal_nocase(option, STR("close"));
         facts->connection_keep_alive |= str_equal_nocase(option, STR("keep-alive"));
@@ -148,8 +153,12 @@ message_facts_collect(struct message_facts *facts, const struct field *fields, s
 {
     *facts = (struct message_facts){.keep_alive_ms = -1};
     for (const struct field *field = fields; field < fields + count; field++) {
-        struct str value = span_str(field->value, base);
+        struct str value;
 
+        if (field->id == FIELD_OTHER) {
+            continue;
+        }
+        value = span_str(field->value, base);
         switch (field->id) {
         case FIELD_HOST:
             if (facts->host_count++ == 0) {
