@@ -73,7 +73,7 @@ class Client:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(deadline)
         self.socket.connect(address)
-        self.buffer = b""
+        self.buffer = bytearray()  # grows and shrinks in place: bodies are large
         self.ended = False
 
     def __enter__(self):
@@ -104,15 +104,17 @@ class Client:
     def take(self, count):
         while len(self.buffer) < count:
             if not self.fill():
-                raise BrokenResponse(f"ended {count - len(self.buffer)} bytes early", self.buffer)
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
+                raise BrokenResponse(f"ended {count - len(self.buffer)} bytes early", bytes(self.buffer[:200]))
+        data = bytes(self.buffer[:count])
+        del self.buffer[:count]
         return data
 
     def take_line(self):
         while b"\r\n" not in self.buffer:
             if not self.fill():
-                raise BrokenResponse("ended inside a line", self.buffer)
-        line, _, self.buffer = self.buffer.partition(b"\r\n")
+                raise BrokenResponse("ended inside a line", bytes(self.buffer))
+        line = bytes(self.buffer[:self.buffer.index(b"\r\n")])
+        del self.buffer[:len(line) + 2]
         if b"\n" in line or b"\r" in line or b"\0" in line:
             raise BrokenResponse("control byte in a line", line)
         return line
@@ -121,7 +123,8 @@ class Client:
         """All until the server closes in order; a reset raises ConnectionResetError."""
         while self.fill():
             pass
-        data, self.buffer = self.buffer, b""
+        data = bytes(self.buffer)
+        self.buffer.clear()
         return data
 
     def expect_close(self):
