@@ -42,7 +42,9 @@ make_image(const char *respond_text)
     char path[] = "/tmp/narwhal-unit-XXXXXX";
     int fd = mkstemp(path);
     char text[256];
-    char *argv[] = {"narwhal", "-c", path, NULL};
+    char name[] = "narwhal";
+    char option[] = "-c";
+    char *argv[] = {name, option, path, NULL};
     char *envp[] = {NULL};
     struct config_args args;
     struct config_errors errors = {0};
