@@ -372,6 +372,7 @@ master_init(struct master *master, const struct config_args *args)
     lane_set_init(&master->lanes);
     slots_init(master);
     apps_init(master);
+    reload_init(master);
 }
 
 static void
@@ -381,6 +382,7 @@ stop_watchers(struct master *master)
     ev_timer_stop(master->loop, &master->again);
     ev_timer_stop(master->loop, &master->watchdog);
     hang_watch_stop(master);
+    reload_stop(master);
     signals_stop(master);
 }
 

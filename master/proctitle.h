@@ -7,5 +7,5 @@
 /* Moves *argv and environ to the heap, so that the memory they were in may show the title. Call
  * first in main(), once. */
 void proctitle_init(int argc, char ***argv);
-/* Shows title from now on. */
-void proctitle_set(const char *title);
+/* Shows text from now on. */
+void proctitle_set(const char *text);

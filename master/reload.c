@@ -234,6 +234,41 @@ reload_first(struct master *master, struct config *config, struct config_errors 
     return status;
 }
 
+static void
+on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct master *master = ev_userdata(loop);
+
+    (void)timer;
+    (void)revents;
+    slots_replace_unapplied(master);
+    master_changed(master);
+}
+
+void
+reload_init(struct master *master)
+{
+    ev_timer_init(&master->reload.deadline, on_deadline, 0., 0.);
+}
+
+void
+reload_stop(struct master *master)
+{
+    ev_timer_stop(master->loop, &master->reload.deadline);
+}
+
+/* A worker that does not read must not hold up this reload and all later ones. */
+static void
+start_applying(struct master *master)
+{
+    int64_t timeout_ms = master->config->master.timeout_ms;
+
+    master->reload.state = RELOAD_APPLYING;
+    ev_now_update(master->loop);
+    ev_timer_set(&master->reload.deadline, ms_to_seconds(timeout_ms), 0.);
+    ev_timer_start(master->loop, &master->reload.deadline);
+}
+
 /* ---- reload ---------------------------------------------------------------------------------- */
 
 static void
@@ -299,7 +334,7 @@ try_settings(struct master *master, struct config *config, struct config_errors 
         if (master->reload.rolls_workers) {
             slots_roll(master);
         }
-        master->reload.state = RELOAD_APPLYING;
+        start_applying(master);
     }
     prepared_release(master, &prepared);
     config_diff_release(&diff);
@@ -341,6 +376,7 @@ static void
 finish(struct master *master, enum roll_result roll)
 {
     master->reload.state = RELOAD_IDLE;
+    reload_stop(master);
     if (master->reload.rolls_workers && roll == ROLL_FAILED) {
         log_error("reload incomplete serial=%llu: the old workers go on as they were started; "
                   "reload again to try again",

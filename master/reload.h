@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,8 +21,11 @@ struct reload {
     bool queued; /* one more after this one */
     size_t changes;
     bool rolls_workers;
+    ev_timer deadline; /* of APPLYING: [master] timeout */
 };
 
+void reload_init(struct master *master);
+void reload_stop(struct master *master);
 /* Uses the first settings (taken over on success): opens logs and addresses, resolves users.
  * 0, or an exit status of sysexits.h with every reason in errors. */
 int reload_first(struct master *master, struct config *config, struct config_errors *errors);

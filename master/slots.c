@@ -423,6 +423,21 @@ slots_settings_applied(const struct master *master)
     return true;
 }
 
+void
+slots_replace_unapplied(struct master *master)
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        struct worker_child *worker = slot->serving;
+        if (takes_lanes(worker) && worker->applied_serial < master->serial) {
+            log_error("%s did not take the new settings over in time and is replaced pid=%d "
+                      "([master] timeout)",
+                      worker->child.name, (int)worker->child.pid);
+            child_abort(&worker->child, "settings not applied");
+        }
+    }
+}
+
 static uint64_t
 older_serial(const struct worker_child *worker, uint64_t serial)
 {

@@ -26,7 +26,7 @@ struct slot {
     struct respawn respawn;
 };
 
-enum roll_result { ROLL_NONE = 0, ROLL_RUNNING, ROLL_DONE, ROLL_FAILED };
+enum roll_result { ROLL_RUNNING = 0, ROLL_DONE, ROLL_FAILED };
 
 struct slot_set {
     struct slot slots[BOARD_SLOTS_MAX];
@@ -49,6 +49,8 @@ void slots_send_settings(struct master *master);
 void slots_send_logs(struct master *master);
 /* Whether every worker that serves has the settings in use. */
 bool slots_settings_applied(const struct master *master);
+/* Replaces the workers that serve and have not taken the settings in use over. */
+void slots_replace_unapplied(struct master *master);
 /* The oldest settings that any living worker uses. */
 uint64_t slots_oldest_serial(const struct master *master);
 
