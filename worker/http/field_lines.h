@@ -30,6 +30,7 @@ struct field_lines {
     uint32_t count;
     uint32_t max;
     uint32_t pos;  /* first byte not yet looked at */
+    uint32_t seen; /* bytes passed over so far, counted where they are passed over */
     uint8_t state; /* enum field_lines_state */
     const char *reason;
 };

@@ -11,7 +11,8 @@
 FIELD_LINES_TARGET enum field_lines_result
 FIELD_LINES_FN(struct field_lines *lines, const char *base, uint32_t len)
 {
-    const char *p = base + lines->pos;
+    const char *const begin = base + lines->pos;
+    const char *p = begin;
     const char *const end = base + len;
     struct field *const fields = lines->fields;
     struct field *const last = fields + lines->max;
@@ -137,6 +138,7 @@ end_lf:
     result = FIELD_LINES_DONE;
 
 out:
+    lines->seen += (uint32_t)(p - begin);
     lines->state = (uint8_t)state;
     lines->pos = (uint32_t)(p - base);
     lines->count = (uint32_t)(field - fields);

@@ -116,6 +116,17 @@ refuse_target_byte(struct request_parser *parser, char c)
     }
 }
 
+/* A scan from at, counted by what it passed over, not by what it says was new, so that the count
+ * grows when bytes are scanned again. */
+static uint32_t
+scan_from(struct request_parser *parser, scan_fn scan, const char *base, uint32_t at, uint32_t end)
+{
+    uint32_t stop = (uint32_t)(scan(base + at, base + end) - base);
+
+    parser->seen += stop - at;
+    return stop;
+}
+
 /* The version byte by byte: what the fast comparison did not recognise or could not see whole. */
 static __attribute__((noinline)) enum parse_result
 read_version(struct request_parser *parser, const char *base, uint32_t start, uint32_t end)
@@ -127,6 +138,7 @@ read_version(struct request_parser *parser, const char *base, uint32_t start, ui
             return PARSE_MORE;
         }
         char c = base[start + i];
+        parser->seen++;
         bool matches = pattern[i] == 'd' ? char_is(c, CHAR_DIGIT) : c == pattern[i];
         if (!matches) {
             /* "HTTP" is case-sensitive (RFC 9112 section 2.3). A second space or a tab comes here
@@ -258,7 +270,7 @@ read_request_line(struct request_parser *parser, const struct request_limits *li
         goto too_long; /* the limit was lowered while the line was coming in */
     }
     if (state == REQUEST_METHOD) {
-        at = (uint32_t)(scan_token(base + at, base + line_end) - base);
+        at = scan_from(parser, scan_token, base, at, line_end);
         if (at == line_end) {
             goto out;
         }
@@ -273,7 +285,7 @@ read_request_line(struct request_parser *parser, const struct request_limits *li
         state = REQUEST_TARGET;
     }
     if (state == REQUEST_TARGET) {
-        at = (uint32_t)(scan_target(base + at, base + line_end) - base);
+        at = scan_from(parser, scan_target, base, at, line_end);
         if (at == line_end) {
             goto out;
         }
@@ -471,6 +483,7 @@ read_fields(struct request_parser *parser, const struct request_limits *limits, 
     };
     enum field_lines_result result = field_lines_run(&lines, base, len);
 
+    parser->seen += lines.seen;
     parser->scanned = lines.pos;
     parser->state = (uint8_t)(REQUEST_FIELDS + lines.state);
     parser->head.field_count = (uint16_t)lines.count;
@@ -508,7 +521,6 @@ request_parser_run(struct request_parser *parser, const struct request_limits *l
     if (result == PARSE_OK) {
         result = read_fields(parser, limits, base, visible);
     }
-    parser->seen += parser->scanned - before;
     if (result == PARSE_MORE && visible >= limits->head) {
         /* Within the request line it is the target that is too long (RFC 9110 section 15.5.15). */
         return refuse(parser, parser->state < REQUEST_FIELDS ? 414 : 431,

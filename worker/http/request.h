@@ -65,7 +65,7 @@ struct request_parser {
     uint8_t state;
     uint32_t line_start; /* offset of the line being read */
     uint32_t scanned;    /* offset of the first byte not yet looked at */
-    uint64_t seen;       /* bytes looked at so far, for the test that shows linear cost */
+    uint64_t seen;       /* bytes passed over so far, for the test that shows linear cost */
 };
 
 /* Makes parser ready for a new head. Does not clear the field table (it is large). */

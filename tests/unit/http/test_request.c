@@ -444,14 +444,15 @@ Test(request, no_byte_is_looked_at_again_when_a_head_arrives_byte_by_byte)
         request_parser_init(&parser);
         for (size_t at = 1; at < length; at++) {
             cr_assert(request_parser_run(&parser, &default_limits, text, at) == PARSE_MORE);
-            /* The count is of bytes scanned, so starting a line, or the head, again would show. */
-            cr_assert(parser.seen <= at, "%llu bytes looked at of %zu",
+            /* The count grows where bytes are passed over, so going back by one byte shows. */
+            cr_assert(parser.seen <= at, "%llu bytes passed over of %zu",
                       (unsigned long long)parser.seen, at);
             cr_assert(parser.scanned == at || parser.scanned + 1 == at, "%u of %zu used",
                       parser.scanned, at);
         }
         cr_assert(request_parser_run(&parser, &default_limits, text, length) == PARSE_OK);
-        cr_expect_eq(parser.seen, length);
+        /* All but the two spaces, the CRLF of the request line, which are compared one by one. */
+        cr_expect_eq(parser.seen, length - 4);
     }
 }
 
