@@ -590,6 +590,8 @@ on_client_eof(struct conn *conn)
     case CONN_BUSY:
         if (!conn->exchange->response_done) {
             conn_close(conn, CLOSE_CLIENT_LEFT);
+        } else {
+            conn->exchange->close = true; /* the rest of the request will not come */
         }
         return;
     case CONN_TUNNEL:
@@ -701,8 +703,13 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
             conn_close(conn, CLOSE_SEND_TIMEOUT);
             return;
         }
-        exchange_fail(conn->exchange, 408, "no piece of the request body in time", "body_timeout",
-                      STR(""));
+        if (conn->exchange->response_done) {
+            conn->exchange->close = true; /* answered; only the rest of the request is missing */
+        } else {
+            conn->exchange->close = true;
+            exchange_fail(conn->exchange, 408, "no piece of the request body in time",
+                          "body_timeout", STR(""));
+        }
         break;
     case CONN_FINISH:
     case CONN_TUNNEL:

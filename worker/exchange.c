@@ -74,9 +74,11 @@ exchange_decide_keep_alive(struct exchange *exchange)
         conn->saw_eof) {
         exchange->close = true;
     }
-    if (exchange->drop_body && !exchange->request_done &&
-        (exchange->head->framing != BODY_LENGTH || exchange->body_left > DROP_BODY_MAX ||
-         exchange->continue_due)) {
+    /* An answer before the end of its request: the next request begins behind a body that may never
+     * come. Only a short one that is dropped anyway is waited for. */
+    if (!exchange->request_done &&
+        (!exchange->drop_body || exchange->head->framing != BODY_LENGTH ||
+         exchange->body_left > DROP_BODY_MAX || exchange->continue_due)) {
         exchange->close = true;
     }
     return !exchange->close;
@@ -117,10 +119,22 @@ exchange_answer(struct exchange *exchange, int status, struct str head, struct s
     exchange_finish_response(exchange);
 }
 
+/* What the operator must look at is an error; what clients do, at any rate they like, is not. */
 static enum log_level
 level_of_status(int status)
 {
-    return status >= 500 ? LOG_LEVEL_ERROR : status >= 400 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+    switch (status) {
+    case 404:
+        return LOG_LEVEL_DEBUG;
+    case 500:
+    case 502:
+    case 504:
+        return LOG_LEVEL_ERROR;
+    case 503:
+        return LOG_LEVEL_WARN;
+    default:
+        return LOG_LEVEL_INFO;
+    }
 }
 
 void
@@ -131,7 +145,7 @@ exchange_fail(struct exchange *exchange, int status, const char *reason, const c
     char head[1024];
     struct head_writer writer;
 
-    conn_log(exchange->conn, status == 404 ? (int)LOG_LEVEL_DEBUG : (int)level_of_status(status),
+    conn_log(exchange->conn, (int)level_of_status(status),
              "request failed status=%d reason=\"%s\"%s%s", status, reason,
              setting != NULL ? " setting=" : "", setting != NULL ? setting : "");
     if (exchange->status != 0) {
@@ -155,10 +169,8 @@ exchange_finish_response(struct exchange *exchange)
 {
     CHECK(!exchange->response_done);
     exchange->response_done = true;
-    if (!exchange->request_done && !exchange->drop_body) {
-        /* The answer came before the whole request: the rest is dropped or the connection ends. */
-        exchange->drop_body = true;
-        (void)exchange_decide_keep_alive(exchange);
+    if (!exchange->request_done) {
+        exchange->drop_body = true; /* nobody is left to take it */
     }
 }
 

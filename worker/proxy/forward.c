@@ -30,6 +30,25 @@ put_target(struct head_writer *writer, const struct forward_input *input)
     head_put(writer, query);
 }
 
+/* Whether a server that maps '-' to '_' (CGI, WSGI) would take the name for one of those that
+ * narwhal looks at: X_Forwarded_For would pass for what only narwhal may say. */
+static bool
+is_disguised(struct str name)
+{
+    char plain[32];
+
+    if (name.len > sizeof(plain) || memchr(name.ptr, '_', name.len) == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        plain[i] = name.ptr[i];
+        if (plain[i] == '_') {
+            plain[i] = '-';
+        }
+    }
+    return field_id_of((struct str){plain, name.len}) != FIELD_OTHER;
+}
+
 /* Fields that narwhal writes itself, or that are its own business. */
 static bool
 is_rewritten(enum field_id id, bool believe_peer)
@@ -90,6 +109,7 @@ forward_request_head(struct head_writer *writer, const struct forward_input *inp
     for (size_t i = 0; i < head->field_count; i++) {
         const struct field *field = &head->fields[i];
         if (!is_rewritten(field->id, believe_peer) &&
+            !(field->id == FIELD_OTHER && is_disguised(span_str(field->name, input->base))) &&
             !field_is_hop_by_hop(field, head->fields, head->field_count, input->base)) {
             head_put_field(writer, span_str(field->name, input->base),
                            span_str(field->value, input->base));

@@ -198,10 +198,21 @@ fail(struct proxy *proxy, int status, const char *reason, const char *setting)
     exchange_fail(exchange, status, text, setting, status == 503 ? RETRY_AFTER : STR(""));
 }
 
-/* The attempt with the server of proxy->record failed: try again where that is safe, else tell the
- * client. */
+/* Tells the client how the last attempt ended. */
 static void
-attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *reason)
+fail_as_last_attempt(struct proxy *proxy)
+{
+    char reason[sizeof(proxy->failure)];
+
+    memcpy(reason, proxy->failure, sizeof(reason));
+    fail(proxy, proxy->failure_setting != NULL ? 504 : 502, reason, proxy->failure_setting);
+}
+
+/* The attempt with the server of proxy->record failed: try again where that is safe, else tell the
+ * client. setting: the clock that ran out, or NULL. */
+static void
+attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *reason,
+               const char *setting)
 {
     struct worker *worker = proxy->worker;
     struct upstream_conn *conn = proxy->conn;
@@ -223,14 +234,12 @@ attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *r
         proxy->met_busy = true;
     }
     enum retry_decision decision = proxy->exchange->status == 0 ? retry_decide(&facts) : RETRY_NO;
+    (void)snprintf(proxy->failure, sizeof(proxy->failure), "%s", reason);
+    proxy->failure_setting = setting;
     if (decision == RETRY_NO) {
-        fail(proxy, failure == FAILURE_TIMEOUT ? 504 : 502, reason,
-             failure == FAILURE_TIMEOUT ? "response_timeout" : NULL);
+        fail_as_last_attempt(proxy);
         return;
     }
-    conn_log(proxy->exchange->conn, LOG_LEVEL_INFO,
-             "trying again reason=\"%s\" backend=%s server=%s attempt=%u", reason,
-             settings_of(proxy)->name, server_text(proxy), proxy->attempts);
     if (decision == RETRY_SAME) {
         /* A kept connection was stale: the server itself is not to blame. */
         for (uint32_t i = 0; i < settings_of(proxy)->record_count; i++) {
@@ -242,7 +251,9 @@ attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *r
     upstream_close(&proxy->conn);
     unclaim(proxy);
     forget_input(proxy);
-    set_state(proxy, PROXY_CHOOSE);
+    if (proxy->state != PROXY_CHOOSE) { /* where connect(2) fails at once it still is */
+        set_state(proxy, PROXY_CHOOSE);
+    }
     proxy_try(proxy);
 }
 
@@ -343,6 +354,11 @@ use_server(struct proxy *proxy)
 
     leave_queue(proxy);
     proxy->attempts++;
+    if (proxy->attempts > 1) {
+        conn_log(proxy->exchange->conn, LOG_LEVEL_INFO,
+                 "trying again reason=\"%s\" backend=%s server=%s attempt=%u", proxy->failure,
+                 settings_of(proxy)->name, server_text(proxy), proxy->attempts);
+    }
     proxy->seen = 0;
     proxy->exchange->server = server_text(proxy);
     /* A second attempt gets a new connection: another kept one may be as stale as the first. */
@@ -354,7 +370,7 @@ use_server(struct proxy *proxy)
             char reason[128];
             (void)snprintf(reason, sizeof(reason), "cannot connect to the server: %s",
                            error == -EAGAIN ? "its accept queue is full" : strerror(-error));
-            attempt_failed(proxy, error == -EAGAIN ? FAILURE_BUSY : FAILURE_CONNECT, reason);
+            attempt_failed(proxy, error == -EAGAIN ? FAILURE_BUSY : FAILURE_CONNECT, reason, NULL);
             return;
         }
     }
@@ -386,7 +402,7 @@ proxy_try(struct proxy *proxy)
             proxy->attempts = 0;
             enter_queue(proxy);
         } else if (proxy->attempts > 0) {
-            fail(proxy, 502, "no server could be reached, last", NULL);
+            fail_as_last_attempt(proxy);
         } else {
             fail(proxy, 503, "no server is ready", NULL);
         }
@@ -766,7 +782,8 @@ keep_head(struct proxy *proxy, const char *bytes, size_t length)
         proxy->input = malloc(RESPONSE_HEAD_MAX + WORKER_SCRATCH_BYTES);
         proxy->parser = malloc(sizeof(*proxy->parser));
         if (proxy->input == NULL || proxy->parser == NULL) {
-            attempt_failed(proxy, FAILURE_PROTOCOL, "out of memory for the head of a response");
+            attempt_failed(proxy, FAILURE_PROTOCOL, "out of memory for the head of a response",
+                           NULL);
             return;
         }
     }
@@ -797,7 +814,7 @@ take_heads(struct proxy *proxy, const char *bytes, size_t length)
             return;
         }
         if (result == PARSE_BAD) {
-            attempt_failed(proxy, FAILURE_PROTOCOL, parser->error.reason);
+            attempt_failed(proxy, FAILURE_PROTOCOL, parser->error.reason, NULL);
             return;
         }
         if (head->status >= 200 || head->status == 101) {
@@ -814,7 +831,7 @@ take_heads(struct proxy *proxy, const char *bytes, size_t length)
         }
     }
     if (head->status == 101 && !(head->upgrade && exchange->head->upgrade)) {
-        attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade");
+        attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade", NULL);
         return;
     }
     note_success(proxy);
@@ -880,7 +897,7 @@ on_server_end(struct proxy *proxy, const char *how)
     switch (proxy->state) {
     case PROXY_HEAD:
         (void)snprintf(reason, sizeof(reason), "server closed before its response: %s", how);
-        attempt_failed(proxy, FAILURE_CLOSED, reason);
+        attempt_failed(proxy, FAILURE_CLOSED, reason, NULL);
         return;
     case PROXY_BODY:
         if (proxy->framing == BODY_UNTIL_CLOSE && errno == 0) {
@@ -974,7 +991,7 @@ on_connected(struct proxy *proxy)
     if (error != 0) {
         char reason[128];
         (void)snprintf(reason, sizeof(reason), "cannot connect to the server: %s", strerror(error));
-        attempt_failed(proxy, FAILURE_CONNECT, reason);
+        attempt_failed(proxy, FAILURE_CONNECT, reason, NULL);
         return;
     }
     proxy->conn->state = UPSTREAM_ACTIVE;
@@ -1047,11 +1064,12 @@ proxy_on_upstream_timeout(struct proxy *proxy)
 
     switch (proxy->state) {
     case PROXY_CONNECT:
-        attempt_failed(proxy, FAILURE_CONNECT,
-                       "no connection to the server within connect_timeout");
+        attempt_failed(proxy, FAILURE_CONNECT, "no connection to the server in time",
+                       "connect_timeout");
         break;
     case PROXY_HEAD:
-        attempt_failed(proxy, FAILURE_TIMEOUT, "no response from the server in time");
+        attempt_failed(proxy, FAILURE_TIMEOUT, "no response from the server in time",
+                       "response_timeout");
         break;
     case PROXY_BODY:
         server_broke(proxy, "server sent nothing for stream_timeout");
