@@ -657,13 +657,32 @@ report_unknown_variable(struct loader *loader, const char *name)
     buf_release(&quoted);
 }
 
+/* Kubernetes gives every container variables about the services of its namespace, named after the
+ * service: NARWHAL_SERVICE_HOST, NARWHAL_PORT, NARWHAL_PORT_80_TCP_ADDR … for one called narwhal.
+ * They are nobody's typing errors. */
+static bool
+is_service_link(const char *name)
+{
+    size_t length = strlen(name);
+    static const char host[] = "_SERVICE_HOST";
+    static const char port[] = "_PORT";
+
+    if (strstr(name, "_SERVICE_PORT") != NULL || strstr(name, "_PORT_") != NULL) {
+        return true;
+    }
+    return (length >= sizeof(host) - 1 && strcmp(name + length - (sizeof(host) - 1), host) == 0) ||
+           (length >= sizeof(port) - 1 && strcmp(name + length - (sizeof(port) - 1), port) == 0);
+}
+
 static void
 load_variable(struct loader *loader, const char *name, const char *text)
 {
     size_t row = setting_find_variable(name + strlen(VARIABLE_PREFIX));
 
     if (row == SETTING_ROWS) {
-        report_unknown_variable(loader, name);
+        if (!is_service_link(name)) {
+            report_unknown_variable(loader, name);
+        }
         return;
     }
     struct given given = {LAYER_ENVIRONMENT, name, loader->folder, setting_at(row)->section, 0};

@@ -205,7 +205,9 @@ config_print_help(FILE *out)
                   "reloads, TERM stops gracefully, INT and QUIT stop at once, TTIN and TTOU change "
                   "the number of workers).",
                   0, out);
-    (void)fputs("\nExit status: 0 after a stop that was asked for, 64 for bad usage, 78 for bad\n"
-                "settings, 1 for all else.\n",
-                out);
+    (void)fputc('\n', out);
+    print_wrapped("Exit status: 0 after a stop that was asked for, 64 for bad usage, 69 when an "
+                  "address or the pidfile is taken, 71 when the kernel refuses something, 73 when "
+                  "a log, the pidfile or a folder cannot be made, 78 for bad settings.",
+                  0, out);
 }

@@ -187,6 +187,16 @@ Test(config, variables_are_checked)
                   "NARWHAL_WORKERS: is given twice; keep one\n");
 }
 
+Test(config, service_links_of_kubernetes_are_not_settings)
+{
+    write_text("n.ini", ROUTE);
+    config_free(load_good(
+        FLAGS("-c", "n.ini"),
+        VARIABLES("NARWHAL_SERVICE_HOST=10.0.0.1", "NARWHAL_SERVICE_PORT=80",
+                  "NARWHAL_SERVICE_PORT_HTTP=80", "NARWHAL_PORT=tcp://10.0.0.1:80",
+                  "NARWHAL_PORT_80_TCP_ADDR=10.0.0.1", "NARWHAL_WEB_SERVICE_HOST=10.0.0.2")));
+}
+
 Test(config, empty_values_unset)
 {
     write_text("n.ini", "[master]\nuser = root\npidfile = /run/n.pid\n[route:r]\nstatic = .\n"

@@ -172,6 +172,7 @@ Test(config_print, help_names_every_flag_within_80_columns)
     expect_line(text, "  --workers VALUE, -w VALUE");
     expect_line(text, "  -c FILE, --config FILE");
     cr_expect_not_null(strstr(text, "Exit status:"));
-    cr_expect_not_null(strstr(text, "64 for bad usage, 78 for bad"));
+    cr_expect_not_null(strstr(text, "64 for bad usage, 69 when an"));
+    cr_expect_not_null(strstr(text, "78 for bad settings."));
     free(text);
 }
