@@ -258,6 +258,27 @@ def test_expect_100_continue_reaches_the_server_and_its_answer_the_client():
             assert response.status == 403
 
 
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_response_heads_in_pieces(piece):
+    """A head may come in any pieces, behind an interim one, and be larger than one read."""
+    large = "x" * 6000
+    fields = "".join(f"X-Large-{i}: {large}\r\n" for i in range(4 if piece > 100 else 1))
+    heads = (f"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+             f"HTTP/1.1 200 OK\r\n{fields}Content-Length: 4\r\n\r\nbody").encode()
+
+    def answer(exchange):
+        for at in range(0, len(heads), piece):
+            exchange.send(heads[at:at + piece])
+    with Backend(answer) as backend, front(backend) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        for _ in range(2):
+            response = connection.get("/")
+            assert response.status == 200 and response.text == "body"
+            assert response["X-Large-0"] == large
+            assert len(response.interim) == 1
+        assert backend.connections == 1
+
+
 def test_early_hints_pass():
     def answer(exchange):
         exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>\r\n\r\n" + OK)

@@ -47,6 +47,8 @@
 #define REST_MS 2000
 /* How often requests that wait for a slot look whether another worker gave one back. */
 #define WAIT_TICK_MS 5
+/* An unfinished response head gets memory for at least this much more. */
+#define HEAD_ROOM_BYTES (4u * 1024u)
 /* What a client is told with 503. */
 #define RETRY_AFTER STR("Retry-After: 2\r\n")
 
@@ -103,6 +105,7 @@ forget_input(struct proxy *proxy)
     proxy->parser = NULL;
     proxy->input = NULL;
     proxy->input_length = 0;
+    proxy->input_capacity = 0;
 }
 
 static void
@@ -778,16 +781,26 @@ start_tunnel(struct proxy *proxy, const char *rest, size_t length)
 static void
 keep_head(struct proxy *proxy, const char *bytes, size_t length)
 {
-    if (proxy->input == NULL) {
-        proxy->input = malloc(RESPONSE_HEAD_MAX + WORKER_SCRATCH_BYTES);
+    if (proxy->parser == NULL) {
         proxy->parser = malloc(sizeof(*proxy->parser));
-        if (proxy->input == NULL || proxy->parser == NULL) {
+    } else {
+        memmove(proxy->input, bytes, length); /* they may be behind an interim response */
+    }
+    if (proxy->input_capacity < length + HEAD_ROOM_BYTES) {
+        char *input = realloc(proxy->input, length + 2 * HEAD_ROOM_BYTES);
+        if (input == NULL || proxy->parser == NULL) {
+            free(input != NULL ? input : proxy->input);
+            proxy->input = NULL;
             attempt_failed(proxy, FAILURE_PROTOCOL, "out of memory for the head of a response",
                            NULL);
             return;
         }
+        if (proxy->input == NULL) {
+            memcpy(input, bytes, length);
+        }
+        proxy->input = input;
+        proxy->input_capacity = (uint32_t)(length + 2 * HEAD_ROOM_BYTES);
     }
-    memmove(proxy->input, bytes, length);
     proxy->input_length = (uint32_t)length;
     response_parser_copy(proxy->parser, &proxy->worker->response_parser);
 }
@@ -1003,14 +1016,16 @@ read_server(struct proxy *proxy)
 {
     struct worker *worker = proxy->worker;
     char *buffer = worker->scratch;
+    size_t room = WORKER_SCRATCH_BYTES;
     size_t kept = 0;
     size_t length = 0;
 
     if (proxy->input != NULL) {
         kept = proxy->input_length;
         buffer = proxy->input;
+        room = proxy->input_capacity - kept;
     }
-    switch (stream_read(&proxy->conn->stream, buffer + kept, WORKER_SCRATCH_BYTES, &length)) {
+    switch (stream_read(&proxy->conn->stream, buffer + kept, room, &length)) {
     case STREAM_OK:
         take_response(proxy, buffer, kept + length);
         return;

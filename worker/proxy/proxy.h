@@ -64,6 +64,7 @@ struct proxy {
     struct response_parser *parser; /* owned; of an unfinished head; else NULL */
     char *input;                    /* owned; its bytes */
     uint32_t input_length;
+    uint32_t input_capacity;
     enum body_framing framing; /* as the server sends it */
     uint64_t left;             /* BODY_LENGTH */
     struct chunked_decoder chunked;
