@@ -6,8 +6,10 @@
 #include "config/base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/base/clock.h"
@@ -19,6 +21,8 @@
 
 static struct {
     int fd;
+    bool is_file;       /* never makes a writer wait for a reader */
+    unsigned long lost; /* lines dropped since the last one that was taken */
     enum log_level level;
     char role[32];
 } log_state = {.fd = STDERR_FILENO, .level = LOG_LEVEL_INFO, .role = "narwhal"};
@@ -31,7 +35,7 @@ static const char *const level_names[LOG_LEVEL_COUNT] = {[LOG_LEVEL_ERROR] = "er
 void
 log_setup(int fd, enum log_level level, const char *role)
 {
-    log_state.fd = fd;
+    log_set_fd(fd);
     log_state.level = level;
     (void)snprintf(log_state.role, sizeof(log_state.role), "%s", role);
 }
@@ -45,7 +49,10 @@ log_set_level(enum log_level level)
 void
 log_set_fd(int fd)
 {
+    struct stat status;
+
     log_state.fd = fd;
+    log_state.is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
 }
 
 int
@@ -79,17 +86,61 @@ blunt_control_bytes(char *text, size_t length)
     }
 }
 
+/* Whether a line can be written without waiting for whoever reads a pipe, a terminal or a socket. A
+ * pipe is writable when a whole line fits (PIPE_BUF, pipe(7)). */
+static bool
+takes_line(void)
+{
+    struct pollfd poll_fd = {.fd = log_state.fd, .events = POLLOUT};
+
+    return log_state.is_file || poll(&poll_fd, 1, 0) != 0;
+}
+
+static void
+put_line(const char *line, size_t length)
+{
+    if (!takes_line()) {
+        log_state.lost++;
+        return;
+    }
+    (void)fd_write(log_state.fd, line,
+                   length); /* a log that cannot be written has nobody to tell */
+}
+
+/* The time, level and process that begin a line; returns the length. */
+static size_t
+put_head(char *line, size_t size, enum log_level level)
+{
+    char when[CLOCK_ISO8601_SIZE];
+
+    clock_format_iso8601(clock_real_ms(), when);
+    return (size_t)snprintf(line, size, "%s %s %s[%d]: ", when, level_names[level], log_state.role,
+                            (int)getpid());
+}
+
+static void
+tell_lost_lines(void)
+{
+    char line[256];
+
+    if (log_state.lost == 0 || !takes_line()) {
+        return;
+    }
+    size_t used = put_head(line, sizeof(line), LOG_LEVEL_WARN);
+    used += (size_t)snprintf(line + used, sizeof(line) - used,
+                             "the reader of the log was too slow, lines are lost lost=%lu\n",
+                             log_state.lost);
+    log_state.lost = 0;
+    put_line(line, used);
+}
+
 void
 log_write_v(enum log_level level, const char *format, va_list args)
 {
     int saved_errno = errno;
     char line[LOG_LINE_MAX];
-    char when[CLOCK_ISO8601_SIZE];
+    size_t used = put_head(line, sizeof(line), level);
 
-    clock_format_iso8601(clock_real_ms(), when);
-    int head = snprintf(line, sizeof(line), "%s %s %s[%d]: ", when, level_names[level],
-                        log_state.role, (int)getpid());
-    size_t used = (size_t)head;
     errno = saved_errno; /* for a %m in the message */
     int body = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
     if (body > 0) {
@@ -102,7 +153,8 @@ log_write_v(enum log_level level, const char *format, va_list args)
         }
     }
     line[used++] = '\n';
-    (void)fd_write(log_state.fd, line, used); /* a log that cannot be written has nobody to tell */
+    tell_lost_lines();
+    put_line(line, used);
     errno = saved_errno;
 }
 

@@ -20,7 +20,11 @@ enum log_level {
     LOG_LEVEL_COUNT
 };
 
-/* Sets where lines go. fd stays the caller's; it must outlive the log. role names the process in
+/* A reader that does not read must not stop the process that writes: where the descriptor is no
+ * file and takes nothing now, the line is dropped, and the next one that is taken says how many
+ * were.
+ *
+ * Sets where lines go. fd stays the caller's; it must outlive the log. role names the process in
  * each line ("master", "worker 0") and is copied. May be called again (after fork, on reopen). */
 void log_setup(int fd, enum log_level level, const char *role);
 void log_set_level(enum log_level level);

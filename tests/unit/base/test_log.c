@@ -33,6 +33,28 @@ close_log(void)
 
 TestSuite(log, .init = open_log, .fini = close_log);
 
+Test(log, a_reader_that_does_not_read_stops_nobody)
+{
+    int pipe_ends[2];
+    char bytes[65536];
+    char tail[4096] = "";
+
+    cr_assert_eq(pipe2(pipe_ends, O_CLOEXEC), 0); /* blocking, as an inherited stderr is */
+    log_set_fd(pipe_ends[1]);
+    for (int i = 0; i < 5000; i++) {
+        log_info("line %d", i);
+    }
+    while (read(pipe_ends[0], bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {
+    }
+    log_info("again");
+    ssize_t n = read(pipe_ends[0], tail, sizeof(tail) - 1);
+    cr_assert_gt(n, 0);
+    cr_expect_not_null(strstr(tail, "lines are lost lost="), "%s", tail);
+    cr_expect_not_null(strstr(tail, "]: again\n"), "%s", tail);
+    (void)close(pipe_ends[0]);
+    (void)close(pipe_ends[1]);
+}
+
 /* Next line without its line end; "" when nothing was written. */
 static const char *
 next_line(void)
