@@ -89,23 +89,60 @@ pause_accepting(struct worker *worker, int error)
     ev_timer_start(worker->loop, &acceptor->pause);
 }
 
-/* Beyond `connections` an idle one makes room. The list is in order of opening; a connection that
- * was used lately is passed over and moves to the end (second chance), so that finding the longest
- * idle one costs nothing while there is room. */
-static void
+/* Beyond `connections` an idle one makes room, or else one that has not sent its request yet. The
+ * list is in order of opening; a connection that was used lately is passed over and moves to the
+ * end (second chance), so that finding the longest idle one costs nothing while there is room.
+ * false: all that were looked at are being served. */
+static bool
 make_room(struct worker *worker)
 {
+    int64_t keepalive_ms = worker->live->config->worker.keepalive_ms;
+    struct conn *unfinished = NULL;
+
     for (int looked = 0; looked < MAKE_ROOM_LOOK_MAX; looked++) {
         struct list_node *first = list_first(&worker->conns);
+        if (first == NULL) {
+            break;
+        }
         struct conn *conn = container_of(first, struct conn, node);
-        bool used_lately = conn->deadline.at_ms - worker->now_ms >
-                           worker->live->config->worker.keepalive_ms - 1000;
+        bool used_lately = conn->deadline.at_ms - worker->now_ms > keepalive_ms - 1000;
         if (conn_is_idle(conn) && (!used_lately || looked > MAKE_ROOM_LOOK_MAX / 2)) {
             conn_close(conn, CLOSE_MADE_ROOM);
-            return;
+            return true;
+        }
+        if (unfinished == NULL && conn->state == CONN_HEAD) {
+            unfinished = conn;
         }
         list_remove(first);
         list_push_back(&worker->conns, first);
+    }
+    if (unfinished != NULL) {
+        conn_close(unfinished, CLOSE_HEAD_MADE_ROOM);
+        return true;
+    }
+    return false;
+}
+
+/* Every connection is being served: the client is told to come back. A small answer always fits the
+ * buffer of a new socket; a client that cannot be told is refused all the same. */
+static void
+turn_away(struct worker *worker, int fd)
+{
+    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n"
+                                 "Content-Length: 0\r\nConnection: close\r\n\r\n";
+    struct acceptor *acceptor = &worker->acceptor;
+
+    (void)send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL);
+    (void)shutdown(fd, SHUT_WR);
+    fd_close(&fd);
+    acceptor->turned_away++;
+    board_count(&worker->me->counters.status_5xx, 1);
+    if (worker->now_ms - acceptor->turned_away_told_ms >= 1000) {
+        log_warn("all connections are in use, new ones get 503 turned_away=%llu "
+                 "setting=connections",
+                 (unsigned long long)acceptor->turned_away);
+        acceptor->turned_away_told_ms = worker->now_ms;
+        acceptor->turned_away = 0;
     }
 }
 
@@ -130,8 +167,10 @@ accept_one(struct lane *lane)
         return false;
     }
     peer_from_sockaddr(&peer, (const struct sockaddr *)&address, length);
-    if (worker->conn_count >= (uint32_t)worker->live->config->worker.connections) {
-        make_room(worker);
+    if (worker->conn_count >= (uint32_t)worker->live->config->worker.connections &&
+        !make_room(worker)) {
+        turn_away(worker, fd);
+        return true;
     }
     conn_open(worker, fd, &peer);
     return true;

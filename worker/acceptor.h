@@ -17,6 +17,8 @@ struct acceptor {
     struct list_node lanes; /* struct lane */
     ev_timer pause;         /* running while accepting rests after EMFILE and the like */
     bool paused;
+    uint64_t turned_away;        /* since it was last told */
+    int64_t turned_away_told_ms; /* when that was; once a second at most */
 };
 
 void acceptor_init(struct worker *worker);

@@ -706,9 +706,8 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
         if (conn->exchange->response_done) {
             conn->exchange->close = true; /* answered; only the rest of the request is missing */
         } else {
-            conn->exchange->close = true;
-            exchange_fail(conn->exchange, 408, "no piece of the request body in time",
-                          "body_timeout", STR(""));
+            exchange_refuse(conn->exchange, 408, "no piece of the request body in time",
+                            "body_timeout");
         }
         break;
     case CONN_FINISH:

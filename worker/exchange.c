@@ -137,6 +137,12 @@ level_of_status(int status)
     }
 }
 
+static const struct action *
+action_of(const struct exchange *exchange)
+{
+    return exchange->route != NULL ? exchange->route->action : NULL;
+}
+
 void
 exchange_fail(struct exchange *exchange, int status, const char *reason, const char *setting,
               struct str extra_fields)
@@ -162,6 +168,19 @@ exchange_fail(struct exchange *exchange, int status, const char *reason, const c
     CHECK(head_writer_ok(&writer));
     exchange_answer(exchange, status, (struct str){head, head_writer_length(&writer)},
                     (struct str){page, page_length});
+}
+
+void
+exchange_refuse(struct exchange *exchange, int status, const char *reason, const char *setting)
+{
+    const struct action *action = action_of(exchange);
+
+    /* Two answers to one request would be one too many: a server's may be on its way. */
+    if (action != NULL && action->end != NULL && exchange->state != NULL) {
+        action->end(exchange);
+    }
+    exchange->close = true;
+    exchange_fail(exchange, status, reason, setting, STR(""));
 }
 
 void
@@ -252,12 +271,6 @@ exchange_free(struct exchange *exchange)
     } else {
         free(exchange);
     }
-}
-
-static const struct action *
-action_of(const struct exchange *exchange)
-{
-    return exchange->route != NULL ? exchange->route->action : NULL;
 }
 
 /* "*" is for the server as a whole (RFC 9110 section 9.3.7). */
@@ -371,8 +384,7 @@ body_piece(struct exchange *exchange, struct str piece)
     exchange->body_bytes += piece.len;
     exchange->continue_due = false; /* the client did not wait (RFC 9110 section 10.1.1) */
     if (limit > 0 && exchange->body_bytes > (uint64_t)limit) {
-        exchange->close = true;
-        exchange_fail(exchange, 413, "body is larger than allowed", "limit_request_body", STR(""));
+        exchange_refuse(exchange, 413, "body is larger than allowed", "limit_request_body");
         return false;
     }
     if (!exchange->drop_body) {
@@ -401,8 +413,7 @@ take_chunked(struct exchange *exchange, const char *bytes, size_t len)
             break;
         } else if (result == CHUNKED_BAD) {
             board_count(&exchange->conn->worker->me->counters.bad_requests, 1);
-            exchange->close = true;
-            exchange_fail(exchange, 400, exchange->chunked.reason, NULL, STR(""));
+            exchange_refuse(exchange, 400, exchange->chunked.reason, NULL);
             break;
         }
     }

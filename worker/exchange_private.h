@@ -29,6 +29,10 @@ void exchange_end(struct conn *conn);
 void exchange_end_early(struct conn *conn, enum close_reason reason);
 /* Puts "100 Continue". */
 void exchange_put_continue(struct exchange *exchange);
+/* The client broke its request in the middle: ends what the action was doing with it, answers with
+ * status and ends the connection. After a head is out it breaks the response off instead. */
+void exchange_refuse(struct exchange *exchange, int status, const char *reason,
+                     const char *setting);
 /* Writes the small page for a status; returns its length. */
 size_t exchange_page(int status, char *out, size_t capacity);
 /* Writes the Server and Date fields. */

@@ -60,6 +60,7 @@ struct worker {
     struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
     struct list_node waiting; /* struct proxy.wait_node: requests that wait for a slot, FIFO */
     ev_timer wait_tick; /* running while requests wait for a slot that another worker may free */
+    ev_timer wait_wake; /* one shot: this worker gave a slot back */
     uint32_t waiting_count;
 
     struct access_log access_log;

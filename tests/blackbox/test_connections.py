@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 on the wire: keep-alive, pipelining, HTTP/1.0, limits, garbage."""
 import re
+import threading
 
 import pytest
 
 import client
+from backend import OK, Backend
 from client import encode
 from narwhal import Narwhal
 
@@ -247,3 +249,32 @@ def test_expect_that_nobody_can_meet(narwhal):
     with client.Client(narwhal.address) as connection:
         connection.send(encode("POST", "/", {"Expect": "the unexpected"}, b"x"))
         assert connection.response("POST").status == 417
+
+
+def test_connections_is_a_limit():
+    """Unfinished requests make room; when all connections are being served, new ones get 503."""
+    release = threading.Event()
+
+    def answer(exchange):
+        release.wait(client.DEADLINE)
+        exchange.send(OK)
+    with Backend(answer) as backend, Narwhal({
+            "master": {"workers": 1}, "worker": {"connections": 5},
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/b", "backend": "b"},
+            "route:r": {"path": "/", "respond": "200 ok"}},
+            errors=["all connections are in use"]) as narwhal:
+        slow = [client.Client(narwhal.address).send("GET / HTTP/1.1\r\nHo") for _ in range(20)]
+        assert client.get(narwhal.address).status == 200
+        status = narwhal.status()
+        assert status["workers"][0]["connections"] <= 5
+        busy = []
+        for _ in range(5):
+            busy.append(client.Client(narwhal.address).send(client.encode("GET", "/b")))
+            backend.next()
+        response = client.get(narwhal.address)
+        assert response.status == 503 and response["Retry-After"].isdigit() and response.closes
+        release.set()
+        assert [one.response().status for one in busy] == [200] * 5
+        for one in slow + busy:
+            one.close()

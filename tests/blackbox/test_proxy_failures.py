@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers that refuse, stall, lie or die: the client can tell, and the log says why."""
+import contextlib
+import os
+import socket
 import threading
 
 import pytest
@@ -170,3 +173,56 @@ def test_unreachable_server_is_given_up_after_connect_timeout():
             failed(narwhal, (502, 504), address, "connect_timeout")
         for stream in fill:
             stream.close()
+
+
+def test_length_of_a_204_is_not_passed_on():
+    head = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
+    with Backend(lambda exchange: exchange.send(head)) as backend, front(backend.server) as narwhal:
+        response = client.get(narwhal.address)
+        assert response.status == 204 and not response.all("Content-Length")
+
+
+def test_upgrade_to_h2c_is_not_passed_on():
+    with Backend() as backend, front(backend.server) as narwhal:
+        client.get(narwhal.address, "/", {"Connection": "Upgrade", "Upgrade": "h2c",
+                                          "HTTP2-Settings": "AAMAAABkAAQAAP__"})
+        exchange = backend.next()
+        assert not exchange.all("Upgrade") and not exchange.all("HTTP2-Settings")
+
+
+def test_pause_of_the_client_is_not_the_servers_fault():
+    """response_timeout runs from the end of the request."""
+    with Backend(lambda exchange: exchange.body()) as backend, Narwhal({
+            "worker": {"body_timeout": "1500ms"},
+            "backend:b": {"server": backend.server, "response_timeout": "200ms"},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n12")
+        assert connection.response("POST").status == 408
+
+
+def test_full_accept_queue_waits_for_queue_timeout():
+    """A unix listener whose queue is full says EAGAIN: busy, not broken; and not for ever."""
+    path = f"/tmp/narwhal-test-full-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        waiting = []
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filler = socket.socket(socket.AF_UNIX)
+                    filler.setblocking(False)
+                    waiting.append(filler)
+                    filler.connect(path)
+            with front(f"unix:{path}", queue_timeout="300ms") as narwhal:
+                clients = [client.Client(narwhal.address).send(client.encode("GET", "/path"))
+                           for _ in range(5)]
+                assert client.get(narwhal.address, "/hello").status == 200
+                for one in clients:
+                    assert one.response().status == 503
+                    one.close()
+        finally:
+            for filler in waiting:
+                filler.close()
+            os.unlink(path)

@@ -2,6 +2,7 @@
 """WebSockets need no settings: an Upgrade becomes a tunnel."""
 import asyncio
 import os
+import threading
 
 import websockets
 
@@ -131,4 +132,25 @@ def test_silent_tunnel_ends_after_tunnel_timeout():
             client.Client(narwhal.address) as connection:
         connection.send(client.encode("GET", "/", {"Connection": "Upgrade", "Upgrade": "thing"}))
         assert connection.response().status == 101
+        connection.expect_close()
+
+
+def test_answer_to_an_upgrade_in_pieces_with_bytes_behind_it():
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 101 Switching Proto")
+        release.wait(client.DEADLINE)
+        exchange.send(b"cols\r\nConnection: Upgrade\r\nUpgrade: any\r\n\r\n" + b"f" * 300)
+        exchange.receive()
+        exchange.close()
+    release = threading.Event()
+    with Backend(answer) as backend, Narwhal({
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: any\r\n\r\n")
+        backend.next()
+        release.set()
+        assert connection.head()[1] == 101
+        assert connection.take(300) == b"f" * 300
+        connection.send(b"bye")
         connection.expect_close()

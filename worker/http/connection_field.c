@@ -51,6 +51,7 @@ field_is_hop_by_hop(const struct field *field, const struct field *fields, size_
     switch (field->id) {
     case FIELD_CONNECTION:
     case FIELD_KEEP_ALIVE:
+    case FIELD_HTTP2_SETTINGS: /* RFC 9113 section 3.1: belongs to the obsolete upgrade to h2c */
     case FIELD_PROXY_CONNECTION:
     case FIELD_PROXY_AUTHORIZATION:
     case FIELD_PROXY_AUTHENTICATE:

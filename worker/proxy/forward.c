@@ -88,6 +88,14 @@ put_forwarded(struct head_writer *writer, const struct forward_input *input)
     }
 }
 
+bool
+forward_asks_upgrade(const struct request_head *head, const char *base)
+{
+    const struct field *upgrade = head->upgrade ? request_field(head, FIELD_UPGRADE) : NULL;
+
+    return upgrade != NULL && !token_list_has(span_str(upgrade->value, base), STR("h2c"));
+}
+
 size_t
 forward_request_size_max(const struct forward_input *input)
 {
@@ -123,7 +131,7 @@ forward_request_head(struct head_writer *writer, const struct forward_input *inp
     } else if (head->framing == BODY_CHUNKED) {
         head_put(writer, STR("Transfer-Encoding: chunked\r\n"));
     }
-    if (head->upgrade) {
+    if (forward_asks_upgrade(head, input->base)) {
         const struct field *upgrade = request_field(head, FIELD_UPGRADE);
         head_put_field(writer, STR("Upgrade"), span_str(upgrade->value, input->base));
         head_put(writer, STR("Connection: upgrade\r\n"));

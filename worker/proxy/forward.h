@@ -22,6 +22,9 @@ struct forward_input {
     const struct peer *peer;
 };
 
+/* Whether the server is asked to switch protocols. Any token passes but h2c: a raw HTTP/2
+ * connection to the server would see none of our routes (and RFC 9113 section 3.1 retired it). */
+bool forward_asks_upgrade(const struct request_head *head, const char *base);
 /* Most bytes that forward_request_head() writes. */
 size_t forward_request_size_max(const struct forward_input *input);
 /* Request line and all fields up to the empty line. Hop-by-hop fields are left out, framing is the

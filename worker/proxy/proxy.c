@@ -134,8 +134,9 @@ unclaim(struct proxy *proxy)
     if (proxy->claimed) {
         proxy->claimed = false;
         board_unclaim(worker->board, worker->heritage->cell, proxy->record);
-        if (worker->waiting_count > 0) {
-            ev_feed_event(worker->loop, &worker->wait_tick, EV_TIMER);
+        if (worker->waiting_count > 0 && !ev_is_active(&worker->wait_wake)) {
+            ev_timer_set(&worker->wait_wake, 0.0, 0.0);
+            ev_timer_start(worker->loop, &worker->wait_wake);
         }
     }
 }
@@ -233,8 +234,6 @@ attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *r
     board_count(&worker->me->counters.upstream_failures, 1);
     if (failure == FAILURE_CONNECT) {
         note_connect_failure(proxy);
-    } else if (failure == FAILURE_BUSY) {
-        proxy->met_busy = true;
     }
     enum retry_decision decision = proxy->exchange->status == 0 ? retry_decide(&facts) : RETRY_NO;
     (void)snprintf(proxy->failure, sizeof(proxy->failure), "%s", reason);
@@ -272,18 +271,19 @@ on_queue_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
 
     (void)revents;
     if (deadline_is_due(&proxy->queue_deadline, loop, proxy->worker->now_ms)) {
-        fail(proxy, 503, "no slot became free in time", "queue_timeout");
+        fail(proxy, 503, "no server was free in time", "queue_timeout");
         conn_settle(conn);
     }
 }
 
+/* A request that is in the queue already keeps its place and its deadline. */
 static void
 enter_queue(struct proxy *proxy)
 {
     struct worker *worker = proxy->worker;
     const struct backend_settings *settings = settings_of(proxy);
 
-    if (proxy->state == PROXY_QUEUE) {
+    if (list_is_linked(&proxy->wait_node)) {
         return;
     }
     if (proxy->backend->waiting_count >= (uint32_t)settings->queue) {
@@ -350,11 +350,10 @@ choose_and_claim(struct proxy *proxy)
 
 static void begin_request(struct proxy *proxy);
 
+/* Counts an attempt and begins it, on a connection that is there or under way. */
 static void
-use_server(struct proxy *proxy)
+start_attempt(struct proxy *proxy, struct upstream_conn *conn, bool reused)
 {
-    struct worker *worker = proxy->worker;
-
     leave_queue(proxy);
     proxy->attempts++;
     if (proxy->attempts > 1) {
@@ -363,71 +362,130 @@ use_server(struct proxy *proxy)
                  settings_of(proxy)->name, server_text(proxy), proxy->attempts);
     }
     proxy->seen = 0;
+    proxy->conn = conn;
+    proxy->reused = reused;
     proxy->exchange->server = server_text(proxy);
+}
+
+enum use_result { USE_STARTED = 0, USE_BUSY, USE_FAILED };
+
+/* Gets a connection to the claimed server. USE_BUSY: its accept queue is full (unix(7), EAGAIN);
+ * the claim is given back, and nothing else has changed. USE_FAILED: the attempt was made and
+ * failed; attempt_failed() has dealt with it. */
+static enum use_result
+use_server(struct proxy *proxy)
+{
+    struct worker *worker = proxy->worker;
+    struct upstream_conn *conn = NULL;
+
     /* A second attempt gets a new connection: another kept one may be as stale as the first. */
-    proxy->conn = proxy->attempts == 1 ? upstream_acquire(worker, proxy->record, proxy) : NULL;
-    proxy->reused = proxy->conn != NULL;
-    if (proxy->conn == NULL) {
-        int error = upstream_connect(worker, proxy->record, proxy, &proxy->conn);
-        if (error != 0) {
-            char reason[128];
-            (void)snprintf(reason, sizeof(reason), "cannot connect to the server: %s",
-                           error == -EAGAIN ? "its accept queue is full" : strerror(-error));
-            attempt_failed(proxy, error == -EAGAIN ? FAILURE_BUSY : FAILURE_CONNECT, reason, NULL);
-            return;
-        }
+    if (proxy->attempts == 0) {
+        conn = upstream_acquire(worker, proxy->record, proxy);
     }
-    if (proxy->conn->state == UPSTREAM_CONNECTING) {
+    bool reused = conn != NULL;
+    int error = reused ? 0 : upstream_connect(worker, proxy->record, proxy, &conn);
+    if (error == -EAGAIN) {
+        unclaim(proxy);
+        return USE_BUSY;
+    }
+    start_attempt(proxy, conn, reused);
+    if (error != 0) {
+        char reason[128];
+        (void)snprintf(reason, sizeof(reason), "cannot connect to the server: %s",
+                       strerror(-error));
+        attempt_failed(proxy, FAILURE_CONNECT, reason, NULL);
+        return USE_FAILED;
+    }
+    if (conn->state == UPSTREAM_CONNECTING) {
         set_state(proxy, PROXY_CONNECT);
-        deadline_set(&proxy->conn->deadline, worker->loop, worker->now_ms,
+        deadline_set(&conn->deadline, worker->loop, worker->now_ms,
                      settings_of(proxy)->connect_timeout_ms);
         rearm(proxy);
     } else {
         begin_request(proxy);
     }
+    return USE_STARTED;
+}
+
+/* Whether a server of the backend is on its way: an app instance that boots. */
+static bool
+is_any_starting(const struct proxy *proxy)
+{
+    const struct backend_settings *settings = settings_of(proxy);
+
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        const struct board_server *server = &proxy->worker->board->servers[settings->records[i]];
+        if (atomic_load_explicit(&server->state, memory_order_relaxed) == BOARD_STARTING) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void
 proxy_try(struct proxy *proxy)
 {
-    switch (choose_and_claim(proxy)) {
-    case BALANCE_CHOSEN:
-        use_server(proxy);
-        return;
-    case BALANCE_ALL_BUSY:
-        enter_queue(proxy);
-        return;
-    case BALANCE_NONE:
-        if (proxy->met_busy) {
-            /* Their accept queues are full: that passes, the deadline of the queue decides. */
-            proxy->met_busy = false;
-            memset(proxy->tried, 0, sizeof(proxy->tried));
-            proxy->attempts = 0;
+    bool met_busy = false;
+
+    for (;;) {
+        switch (choose_and_claim(proxy)) {
+        case BALANCE_CHOSEN:
+            if (use_server(proxy) != USE_BUSY) {
+                return;
+            }
+            met_busy = true; /* and the next one, if there is one */
+            continue;
+        case BALANCE_ALL_BUSY:
             enter_queue(proxy);
-        } else if (proxy->attempts > 0) {
-            fail_as_last_attempt(proxy);
-        } else {
-            fail(proxy, 503, "no server is ready", NULL);
+            return;
+        case BALANCE_NONE:
+            if (met_busy || is_any_starting(proxy)) {
+                /* Full accept queues and boots pass; the deadline of the queue decides. */
+                memset(proxy->tried, 0, sizeof(proxy->tried));
+                enter_queue(proxy);
+            } else if (proxy->attempts > 0) {
+                fail_as_last_attempt(proxy);
+            } else {
+                fail(proxy, 503, "no server is ready", NULL);
+            }
+            return;
         }
-        return;
     }
 }
 
-/* On the tick, and fed when this worker gave a slot back: those who wait look again, the first
- * first. */
+/* Those who wait look again, the first first; only those who waited when it began, so that one who
+ * has to wait on does not make this endless. */
 static void
-on_wait_tick(struct ev_loop *loop, ev_timer *timer, int revents)
+serve_queue(struct worker *worker)
 {
-    struct worker *worker = container_of(timer, struct worker, wait_tick);
+    uint32_t count = worker->waiting_count;
+    struct list_node *node = worker->waiting.next;
 
-    (void)loop;
-    (void)revents;
-    LIST_FOR_EACH_SAFE (node, &worker->waiting) {
+    while (count-- > 0 && node != &worker->waiting) {
         struct proxy *proxy = container_of(node, struct proxy, wait_node);
         struct conn *conn = proxy->exchange->conn;
+        node = node->next;
         proxy_try(proxy);
         conn_settle(conn);
     }
+}
+
+/* Another worker may have given a slot back. */
+static void
+on_wait_tick(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)revents;
+    serve_queue(container_of(timer, struct worker, wait_tick));
+}
+
+/* This worker gave a slot back in the turn before. */
+static void
+on_wait_wake(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)revents;
+    serve_queue(container_of(timer, struct worker, wait_wake));
 }
 
 void
@@ -435,6 +493,7 @@ proxy_queue_init(struct worker *worker)
 {
     list_init(&worker->waiting);
     ev_timer_init(&worker->wait_tick, on_wait_tick, 0.0, 0.0);
+    ev_timer_init(&worker->wait_wake, on_wait_wake, 0.0, 0.0);
 }
 
 /* ---- the request ------------------------------------------------------------------------------
@@ -458,13 +517,22 @@ backend_start(struct exchange *exchange)
     list_init(&proxy->wait_node);
     deadline_init(&proxy->queue_deadline, on_queue_timeout);
     exchange->state = proxy;
-    proxy_try(proxy);
+    if (proxy->backend->waiting_count > 0) {
+        enter_queue(proxy); /* nobody overtakes those who wait */
+    } else {
+        proxy_try(proxy);
+    }
 }
 
-/* The request is complete on our side: from now on the server's time runs. */
+/* The server's time runs while it has everything, or does not take what there is for it; while the
+ * client pauses in its body, body_timeout runs. */
 static void
 expect_response(struct proxy *proxy)
 {
+    if (!proxy->exchange->request_done && stream_is_drained(&proxy->conn->stream)) {
+        deadline_clear(&proxy->conn->deadline);
+        return;
+    }
     deadline_set(&proxy->conn->deadline, proxy->worker->loop, proxy->worker->now_ms,
                  settings_of(proxy)->response_timeout_ms);
 }
@@ -618,7 +686,7 @@ put_framing(struct proxy *proxy, const struct response_head *head, struct head_w
             proxy->out_chunked = true;
             head_put(writer, STR("Transfer-Encoding: chunked\r\n"));
         }
-    } else if (head->has_content_length) {
+    } else if (head->has_content_length && head->status != 204) { /* RFC 9110 section 8.6 */
         head_put_number_field(writer, STR("Content-Length"), head->content_length);
     }
 }
@@ -768,9 +836,10 @@ start_tunnel(struct proxy *proxy, const char *rest, size_t length)
 {
     struct exchange *exchange = proxy->exchange;
 
-    forget_input(proxy);
     set_state(proxy, PROXY_TUNNEL);
     stream_put(&exchange->conn->stream, rest, length);
+    stream_flush(&exchange->conn->stream); /* rest may be in the input */
+    forget_input(proxy);
     exchange->body_put += length;
     conn_start_tunnel(exchange->conn);
     deadline_set(&proxy->conn->deadline, proxy->worker->loop, proxy->worker->now_ms,
@@ -843,7 +912,8 @@ take_heads(struct proxy *proxy, const char *bytes, size_t length)
             return;
         }
     }
-    if (head->status == 101 && !(head->upgrade && exchange->head->upgrade)) {
+    if (head->status == 101 &&
+        !(head->upgrade && forward_asks_upgrade(exchange->head, exchange->base))) {
         attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade", NULL);
         return;
     }
@@ -1060,6 +1130,9 @@ proxy_on_upstream(struct proxy *proxy, int revents)
     if (conn->exchange != NULL && conn->exchange->state == proxy && proxy->conn == server) {
         if ((revents & EV_WRITE) != 0) {
             stream_send(&server->stream);
+            if (proxy->state == PROXY_HEAD) {
+                expect_response(proxy);
+            }
         }
         if (server->stream.error != 0 && (revents & EV_READ) == 0) {
             errno = server->stream.error;

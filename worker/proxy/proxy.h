@@ -48,7 +48,6 @@ struct proxy {
     bool claimed;
     char failure[128];           /* why the last attempt failed; "" before */
     const char *failure_setting; /* its clock, when that is why (504); else NULL */
-    bool met_busy;               /* a server refused because its queue is full: worth waiting for */
     uint32_t attempts;
     uint64_t tried[BOARD_SERVERS_MAX / 64]; /* by position in backend->settings->records */
     struct list_node wait_node;             /* QUEUE: on worker->waiting */

@@ -34,7 +34,6 @@ retry_decide(const struct retry_facts *facts)
     }
     switch (facts->failure) {
     case FAILURE_CONNECT:
-    case FAILURE_BUSY:
         return facts->bytes_sent == 0 || method_is_idempotent(facts->method) ? RETRY_OTHER
                                                                              : RETRY_NO;
     case FAILURE_CLOSED:

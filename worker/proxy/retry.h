@@ -12,7 +12,6 @@
 
 enum upstream_failure {
     FAILURE_CONNECT = 0, /* no connection: nothing was sent */
-    FAILURE_BUSY,        /* unix EAGAIN: its accept queue is full; nothing was sent */
     FAILURE_CLOSED,      /* the connection ended before the first byte of an answer */
     FAILURE_TIMEOUT,     /* no answer in time */
     FAILURE_PROTOCOL,    /* an answer that is not HTTP */

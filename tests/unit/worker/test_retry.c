@@ -23,10 +23,6 @@ static const struct {
      {METHOD_GET, FAILURE_CONNECT, false, 80, 0, false, 2, 3},
      RETRY_OTHER},
     {"body is gone", {METHOD_POST, FAILURE_CONNECT, false, 0, 0, true, 1, 3}, RETRY_NO},
-    {"accept queue full", {METHOD_POST, FAILURE_BUSY, false, 0, 0, false, 1, 3}, RETRY_OTHER},
-    {"accept queue full, body is gone",
-     {METHOD_PUT, FAILURE_BUSY, false, 0, 0, true, 1, 3},
-     RETRY_NO},
 
     {"kept connection had been closed, GET",
      {METHOD_GET, FAILURE_CLOSED, true, 80, 0, false, 1, 3},
@@ -121,7 +117,7 @@ Test(retry, nothing_that_may_have_been_executed_is_repeated)
             }
         }
     }
-    cr_assert_eq(checked, METHOD_COUNT * 5 * 16 * 4);
+    cr_assert_eq(checked, METHOD_COUNT * 4 * 16 * 4);
 }
 
 /* A request that kills whoever reads it must not be handed round. */
