@@ -40,8 +40,6 @@
 #define PROBE_FIRST_MS 50
 #define PROBE_LONGEST_MS 500
 #define DRAIN_LOOK_MS 100
-/* Bytes of output taken in one turn, so that a chatty application starves nobody. */
-#define OUTPUT_PER_TURN 65536
 
 static struct instance *
 instance_from_child(struct child *child)
@@ -59,73 +57,6 @@ static struct board_server *
 record_of(const struct instance *instance)
 {
     return &master_of(instance)->board->servers[instance->slot->records[instance->half]];
-}
-
-/* ---- what it says ---------------------------------------------------------------------------- */
-
-static void
-on_line(void *context, const char *line)
-{
-    const struct instance *instance = context;
-
-    log_info("%s[%d]: %s", instance->child.name, (int)instance->child.pid, line);
-}
-
-/* Reads what is there; false when the pipe is empty or at its end. */
-static bool
-read_output(struct instance *instance)
-{
-    char bytes[8192];
-    ssize_t n = fd_read(instance->output_fd, bytes, sizeof(bytes));
-
-    if (n > 0) {
-        line_log_feed(&instance->lines, bytes, (size_t)n, on_line, instance);
-        return true;
-    }
-    if (n == 0 || errno != EAGAIN) {
-        ev_io_stop(master_of(instance)->loop, &instance->output);
-    }
-    return false;
-}
-
-static void
-on_output(struct ev_loop *loop, ev_io *watcher, int revents)
-{
-    struct instance *instance = container_of(watcher, struct instance, output);
-
-    (void)loop;
-    (void)revents;
-    for (size_t i = 0; i < OUTPUT_PER_TURN / 8192 && read_output(instance); i++) {
-    }
-}
-
-/* The process is gone: what is still in the pipe are its last words. */
-static void
-finish_output(struct instance *instance)
-{
-    if (instance->output_fd == -1) {
-        return;
-    }
-    for (size_t i = 0; i < OUTPUT_PER_TURN / 8192 && read_output(instance); i++) {
-    }
-    line_log_finish(&instance->lines, on_line, instance);
-    ev_io_stop(master_of(instance)->loop, &instance->output);
-    fd_close(&instance->output_fd);
-}
-
-/* With level = warn or error its lines were not in the log; now they are what matters. */
-static void
-tell_last_words(const struct instance *instance, pid_t pid)
-{
-    if (log_enabled(LOG_LEVEL_INFO)) {
-        return;
-    }
-    for (size_t back = LINE_LOG_KEPT; back-- > 0;) {
-        const char *line = line_log_last(&instance->lines, back);
-        if (line != NULL) {
-            log_error("%s[%d]: %s", instance->child.name, (int)pid, line);
-        }
-    }
 }
 
 /* ---- is it READY? ---------------------------------------------------------------------------- */
@@ -287,6 +218,7 @@ struct exec_plan {
     const char *directory; /* NULL: the master's */
     int listener_fd;       /* -1: none */
     int output_fd;         /* the write end */
+    int output_read_fd;    /* stays here */
     int exec_fd;           /* the write end */
 };
 
@@ -476,14 +408,15 @@ ensure_listener(struct instance *instance, struct buf *error)
                                             .blocking = true,
                                             .in_place = true};
 
-    if (unix_listener_is_ours(listener)) {
-        return 0;
+    int result = runtime_dir_ensure(&master->runtime_dir, master->config, &master->identity, error);
+    if (result != 0 || unix_listener_is_ours(listener)) {
+        return result;
     }
     fd_close(&listener->fd);
     char *path = xasprintf("%s/%s-%u%c.sock", master->runtime_dir.path, instance->slot->app->name,
                            instance->slot->number, instance->half == 0 ? 'a' : 'b');
     size_t before = error->len;
-    int result = unix_listener_open(listener, path, &options, error);
+    result = unix_listener_open(listener, path, &options, error);
     if (result != 0) {
         buf_addf(error, " (%s)", path);
     } else {
@@ -496,10 +429,15 @@ ensure_listener(struct instance *instance, struct buf *error)
 static int
 choose_socket_path(struct instance *instance, struct buf *error)
 {
-    int n = snprintf(instance->socket_path, sizeof(instance->socket_path), "%s/%s-%u%c.app.sock",
-                     master_of(instance)->runtime_dir.path, instance->slot->app->name,
-                     instance->slot->number, instance->half == 0 ? 'a' : 'b');
+    struct master *master = master_of(instance);
+    int result = runtime_dir_ensure(&master->runtime_dir, master->config, &master->identity, error);
 
+    if (result != 0) {
+        return result;
+    }
+    int n = snprintf(instance->socket_path, sizeof(instance->socket_path), "%s/%s-%u%c.app.sock",
+                     master->runtime_dir.path, instance->slot->app->name, instance->slot->number,
+                     instance->half == 0 ? 'a' : 'b');
     if (n < 0 || (size_t)n >= sizeof(instance->socket_path)) {
         instance->socket_path[0] = '\0';
         buf_addf(error, "the path of its socket would be longer than a unix socket may have; use a "
@@ -514,8 +452,13 @@ static int
 make_offer(struct instance *instance, struct exec_offer *ret_offer, struct buf *error)
 {
     struct exec_offer offer = {.fd = -1, .port = -1, .name = instance->slot->app->name};
+    const struct identity *identity = &master_of(instance)->identity;
     int result = 0;
 
+    if (identity->drop && identity->change_user) {
+        offer.user = identity->name;
+        offer.home = identity->home;
+    }
     instance->offers = offers_of(instance->slot->app->settings);
     instance->socket_path[0] = '\0';
     instance->port = -1;
@@ -549,14 +492,14 @@ open_pipes(struct instance *instance, struct exec_plan *plan)
     if (pipe2(output, O_CLOEXEC) == -1) {
         return -errno;
     }
-    instance->output_fd = output[0];
+    plan->output_read_fd = output[0];
     plan->output_fd = output[1]; /* blocking, as programs expect of their stdout */
     if (pipe2(exec_result, O_CLOEXEC) == -1) {
         return -errno;
     }
     instance->exec_fd = exec_result[0];
     plan->exec_fd = exec_result[1];
-    int result = fd_set_nonblock(instance->output_fd, true);
+    int result = fd_set_nonblock(plan->output_read_fd, true);
     return result != 0 ? result : fd_set_nonblock(instance->exec_fd, true);
 }
 
@@ -565,10 +508,13 @@ life_begin(struct instance *instance, struct buf *error)
 {
     struct master *master = master_of(instance);
     const struct backend_settings *settings = instance->slot->app->settings;
-    struct exec_plan plan = {.listener_fd = -1, .output_fd = -1, .exec_fd = -1};
+    struct exec_plan plan = {
+        .listener_fd = -1, .output_fd = -1, .output_read_fd = -1, .exec_fd = -1};
     struct exec_offer offer;
     const char *split_error = NULL;
     pid_t pid = -1;
+
+    CHECK(settings != NULL); /* apps_commit() leaves nothing that could start */
     int result = make_offer(instance, &offer, error);
 
     if (result != 0) {
@@ -609,15 +555,12 @@ done:
     exec_free(plan.argv);
     exec_free(plan.env);
     if (result != 0) {
-        fd_close(&instance->output_fd);
+        fd_close(&plan.output_read_fd);
         fd_close(&instance->exec_fd);
         return result;
     }
     (void)setpgid(pid, pid); /* the child does it too: whoever is first. EACCES: it has exec'd */
-    line_log_release(&instance->lines);
-    line_log_init(&instance->lines);
-    ev_io_set(&instance->output, instance->output_fd, EV_READ);
-    ev_io_start(master->loop, &instance->output);
+    app_output_start(&instance->output, plan.output_read_fd);
     ev_io_set(&instance->exec_result, instance->exec_fd, EV_READ);
     ev_io_start(master->loop, &instance->exec_result);
     instance->probe_interval_ms = PROBE_FIRST_MS;
@@ -671,7 +614,7 @@ life_end(struct instance *instance)
 
     probe_stop(instance);
     ev_timer_stop(loop, &instance->drain);
-    finish_output(instance);
+    app_output_finish(&instance->output);
     if (instance->exec_fd != -1) {
         ev_io_stop(loop, &instance->exec_result);
         fd_close(&instance->exec_fd);
@@ -705,7 +648,7 @@ tell_death(const struct instance *instance, const struct child_death *death,
     char how[CHILD_DEATH_TEXT_MAX];
     char delay[RESPAWN_DELAY_TEXT_MAX];
     struct buf text = {0};
-    const char *last = line_log_last(&instance->lines, 0);
+    const char *last = line_log_last(&instance->output.lines, 0);
     bool was_ready = death->ready_ms > 0 || death->before == CHILD_READY;
 
     respawn_print_delay(verdict, delay);
@@ -730,7 +673,7 @@ tell_death(const struct instance *instance, const struct child_death *death,
         log_error("%s died pid=%d %s uptime=%lldms ready=%s respawn_in=%s%s", instance->child.name,
                   (int)death->pid, how, (long long)death->uptime_ms, was_ready ? "yes" : "never",
                   delay, more);
-        tell_last_words(instance, death->pid);
+        app_output_tell_last_words(&instance->output, death->pid);
     }
     buf_release(&text);
 }
@@ -880,14 +823,12 @@ instance_new(struct instance_slot *slot, uint32_t half)
     instance->slot = slot;
     instance->half = half;
     instance->port = -1;
-    instance->output_fd = -1;
     instance->exec_fd = -1;
     instance->probe_fd = -1;
-    ev_io_init(&instance->output, on_output, 0, EV_READ);
     ev_io_init(&instance->exec_result, on_exec_result, 0, EV_READ);
     ev_timer_init(&instance->probe, on_probe, 0., 0.);
     ev_timer_init(&instance->drain, on_drain, 0., 0.);
-    line_log_init(&instance->lines);
+    app_output_init(&instance->output, slot->app->master->loop, &instance->child);
     list_init(&instance->node);
     return instance;
 }
@@ -902,7 +843,7 @@ instance_free(struct instance *instance)
     child_set_state(&instance->child, CHILD_GONE, CHILD_NO_DEADLINE);
     child_release(&instance->child);
     list_remove(&instance->node);
-    line_log_release(&instance->lines);
+    app_output_release(&instance->output);
     free(instance->start_error);
     free(instance);
 }

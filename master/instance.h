@@ -12,8 +12,8 @@
 
 #include "config/base/list.h"
 #include "config/value.h"
+#include "master/app_output.h"
 #include "master/child.h"
-#include "master/line_log.h"
 
 struct instance_slot;
 
@@ -31,9 +31,7 @@ struct instance {
     char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* OFFER_SOCKET; "" else */
     int port;                                                      /* OFFER_PORT; -1 else */
     struct address address;                                        /* once READY */
-    int output_fd;
-    ev_io output;
-    struct line_log lines;
+    struct app_output output;
     int exec_fd; /* tells why exec failed, or EOF when it did not */
     ev_io exec_result;
     char *start_error; /* owned; why it could not be executed */

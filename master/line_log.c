@@ -42,30 +42,29 @@ emit(struct line_log *log, line_log_fn on_line, void *context)
     on_line(context, log->partial);
 }
 
-void
-line_log_feed(struct line_log *log, const char *bytes, size_t length, line_log_fn on_line,
+size_t
+line_log_take(struct line_log *log, const char *bytes, size_t length, line_log_fn on_line,
               void *context)
 {
-    while (length > 0) {
-        const char *end = memchr(bytes, '\n', length);
-        size_t take = end != NULL ? (size_t)(end - bytes) : length;
-        size_t room = LINE_LOG_LINE_MAX - log->length;
-        if (take > room) {
-            take = room;
-            end = NULL;
-        }
-        memcpy(log->partial + log->length, bytes, take);
-        log->length += take;
-        bytes += take;
-        length -= take;
-        if (end != NULL) {
-            bytes++;
-            length--;
-            emit(log, on_line, context);
-        } else if (log->length == LINE_LOG_LINE_MAX && length > 0 && *bytes != '\n') {
-            emit(log, on_line, context);
-        }
+    const char *end = memchr(bytes, '\n', length);
+    size_t take = end != NULL ? (size_t)(end - bytes) : length;
+    size_t room = LINE_LOG_LINE_MAX - log->length;
+
+    if (room == 0 && take > 0) {
+        emit(log, on_line, context); /* it did not end where it would have fitted */
+        return 0;
     }
+    if (take > room) {
+        take = room;
+        end = NULL;
+    }
+    memcpy(log->partial + log->length, bytes, take);
+    log->length += take;
+    if (end != NULL) {
+        emit(log, on_line, context);
+        return take + 1;
+    }
+    return take;
 }
 
 void

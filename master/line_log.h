@@ -23,10 +23,11 @@ struct line_log {
 
 void line_log_init(struct line_log *log);
 void line_log_release(struct line_log *log);
-/* Takes bytes; calls on_line for each line that they complete, without its line end. Empty lines
- * are dropped. */
-void line_log_feed(struct line_log *log, const char *bytes, size_t length, line_log_fn on_line,
-                   void *context);
+/* Takes bytes up to the end of a line, and calls on_line when they complete one, without its line
+ * end. Empty lines are dropped. Returns how many bytes it took; none when they are too many for the
+ * line, which then comes out first. So one call completes one line at most. */
+size_t line_log_take(struct line_log *log, const char *bytes, size_t length, line_log_fn on_line,
+                     void *context);
 /* The writer is gone: what is left is a line too. */
 void line_log_finish(struct line_log *log, line_log_fn on_line, void *context);
 /* The line `back` lines before the last one (0: the last), or NULL. The log's. */

@@ -67,6 +67,16 @@ log_enabled(enum log_level level)
     return level <= log_state.level;
 }
 
+/* Whether a line can be written without waiting for whoever reads a pipe, a terminal or a socket. A
+ * pipe is writable when a whole line fits (PIPE_BUF, pipe(7)). */
+bool
+log_takes_line(void)
+{
+    struct pollfd poll_fd = {.fd = log_state.fd, .events = POLLOUT};
+
+    return log_state.is_file || poll(&poll_fd, 1, 0) != 0;
+}
+
 const char *
 log_level_name(enum log_level level)
 {
@@ -86,20 +96,10 @@ blunt_control_bytes(char *text, size_t length)
     }
 }
 
-/* Whether a line can be written without waiting for whoever reads a pipe, a terminal or a socket. A
- * pipe is writable when a whole line fits (PIPE_BUF, pipe(7)). */
-static bool
-takes_line(void)
-{
-    struct pollfd poll_fd = {.fd = log_state.fd, .events = POLLOUT};
-
-    return log_state.is_file || poll(&poll_fd, 1, 0) != 0;
-}
-
 static void
 put_line(const char *line, size_t length)
 {
-    if (!takes_line()) {
+    if (!log_takes_line()) {
         log_state.lost++;
         return;
     }
@@ -123,7 +123,7 @@ tell_lost_lines(void)
 {
     char line[256];
 
-    if (log_state.lost == 0 || !takes_line()) {
+    if (log_state.lost == 0 || !log_takes_line()) {
         return;
     }
     size_t used = put_head(line, sizeof(line), LOG_LEVEL_WARN);

@@ -30,6 +30,8 @@ void log_setup(int fd, enum log_level level, const char *role);
 void log_set_level(enum log_level level);
 void log_set_fd(int fd);
 int log_fd(void);
+/* Whether a line would be taken now. For who can wait with a line, and not for every line. */
+bool log_takes_line(void);
 bool log_enabled(enum log_level level);
 const char *log_level_name(enum log_level level);
 

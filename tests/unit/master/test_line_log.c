@@ -21,9 +21,20 @@ on_line(void *context, const char *line)
 }
 
 static void
+feed_bytes(const char *bytes, size_t length)
+{
+    while (length > 0) {
+        size_t taken = line_log_take(&lines, bytes, length, on_line, &seen);
+        cr_assert_leq(taken, length);
+        bytes += taken;
+        length -= taken;
+    }
+}
+
+static void
 feed(const char *bytes)
 {
-    line_log_feed(&lines, bytes, strlen(bytes), on_line, &seen);
+    feed_bytes(bytes, strlen(bytes));
 }
 
 static void
@@ -59,7 +70,7 @@ Test(line_log, byte_by_byte_is_the_same)
     const char *text = "one\r\ntwo\nthree\n";
 
     for (const char *c = text; *c != '\0'; c++) {
-        line_log_feed(&lines, c, 1, on_line, &seen);
+        feed_bytes(c, 1);
     }
     cr_expect_str_eq(seen.ptr, "[one][two][three]");
 }
@@ -85,7 +96,7 @@ Test(line_log, a_line_of_exactly_the_limit_is_one)
     cr_expect_eq(seen.len, LINE_LOG_LINE_MAX + 2);
     end();
     begin();
-    line_log_feed(&lines, text, LINE_LOG_LINE_MAX, on_line, &seen);
+    feed_bytes(text, LINE_LOG_LINE_MAX);
     cr_expect_eq(seen.len, 0);
     feed("\n");
     cr_expect_eq(seen.len, LINE_LOG_LINE_MAX + 2);
