@@ -208,6 +208,7 @@ config_print_help(FILE *out)
     (void)fputc('\n', out);
     print_wrapped("Exit status: 0 after a stop that was asked for, 64 for bad usage, 69 when an "
                   "address or the pidfile is taken, 71 when the kernel refuses something, 73 when "
-                  "a log, the pidfile or a folder cannot be made, 78 for bad settings.",
+                  "a log, the pidfile or a folder cannot be made or another master holds the "
+                  "folder of runtime_dir, 78 for bad settings.",
                   0, out);
 }

@@ -107,25 +107,6 @@ app_take_settings(struct app *app, const struct backend_settings *settings)
     }
 }
 
-void
-apps_commit(struct master *master)
-{
-    const struct config *config = master->config;
-
-    LIST_FOR_EACH (node, &master->apps.apps) {
-        app_from(node)->settings = NULL;
-        app_from(node)->wanted = 0;
-    }
-    for (size_t i = 0; i < config->backend_count; i++) {
-        const struct backend_settings *settings = &config->backends[i];
-        if (settings->command != NULL) {
-            struct app *app = app_find(master, settings->name);
-            app_take_settings(app != NULL ? app : app_new(master, settings->name), settings);
-        }
-    }
-    master_changed(master);
-}
-
 static bool
 slot_is_empty(const struct instance_slot *slot)
 {
@@ -204,6 +185,38 @@ empty_slot(struct instance_slot *slot)
     if (slot_is_empty(slot)) {
         slot_close_listeners(slot);
     }
+}
+
+static void
+empty_unwanted_slots(struct app *app)
+{
+    for (size_t i = app->wanted; i < app->slot_count; i++) {
+        empty_slot(app->slots[i]);
+    }
+}
+
+void
+apps_commit(struct master *master)
+{
+    const struct config *config = master->config;
+
+    LIST_FOR_EACH (node, &master->apps.apps) {
+        app_from(node)->settings = NULL;
+        app_from(node)->wanted = 0;
+    }
+    for (size_t i = 0; i < config->backend_count; i++) {
+        const struct backend_settings *settings = &config->backends[i];
+        if (settings->command != NULL) {
+            struct app *app = app_find(master, settings->name);
+            app_take_settings(app != NULL ? app : app_new(master, settings->name), settings);
+        }
+    }
+    /* Now, not when the loop comes round: a pause may end in this very turn, and there are no
+     * settings any more to start an instance with. */
+    LIST_FOR_EACH (node, &master->apps.apps) {
+        empty_unwanted_slots(app_from(node));
+    }
+    master_changed(master);
 }
 
 static bool
@@ -320,13 +333,10 @@ app_on_gone(struct instance *instance)
 static void
 app_reconcile(struct app *app)
 {
-    for (uint32_t i = 0; i < app->slot_count; i++) {
-        if (i < app->wanted) {
-            fill_slot(app->slots[i]);
-        } else {
-            empty_slot(app->slots[i]);
-        }
+    for (uint32_t i = 0; i < app->wanted; i++) {
+        fill_slot(app->slots[i]);
     }
+    empty_unwanted_slots(app);
     roll_on(app);
 }
 

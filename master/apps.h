@@ -39,7 +39,7 @@ struct instance_slot {
 struct app {
     struct master *master;
     char *name;                              /* owned; of the backend */
-    const struct backend_settings *settings; /* in master.config; NULL: removed */
+    const struct backend_settings *settings; /* in master.config; NULL: removed, all leave */
     uint32_t wanted;                         /* instances; 0: removed */
     uint64_t generation;                     /* instances of an older one are replaced */
     bool roll_failed;                        /* told; the old ones stay */
@@ -58,7 +58,8 @@ void apps_init(struct master *master);
  * a whole sentence in error. */
 struct buf;
 int apps_prepare(struct master *master, const struct config *config, struct buf *error);
-/* master.config is new: takes over its backends. Running instances are replaced one by one. */
+/* master.config is new: takes over its backends. Running instances are replaced one by one; those
+ * that are not wanted any more leave, and those among them without a process are gone at once. */
 void apps_commit(struct master *master);
 /* Starts, replaces and stops instances. Idempotent. */
 void apps_reconcile(struct master *master);

@@ -24,6 +24,8 @@
 #define INPUT_MAX 4096
 #define CLIENT_TIMEOUT_MS 10000
 #define BACKLOG 16
+/* How long no client is accepted after the kernel had no descriptor for one. */
+#define ACCEPT_PAUSE_MS 100
 
 struct control_client {
     struct master *master;
@@ -224,6 +226,38 @@ client_new(struct master *master, int fd)
 }
 
 static void
+on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct control *control = container_of(timer, struct control, pause);
+
+    (void)revents;
+    ev_io_start(loop, &control->accept);
+}
+
+static bool
+is_exhaustion(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/* The client stays in the queue, so the socket stays readable: looking again at once would take a
+ * whole CPU. */
+static void
+pause_accepting(struct master *master, int error)
+{
+    struct control *control = &master->control;
+
+    if (!control->exhausted) {
+        log_warn("cannot accept a control client, it waits: %s; raise LimitNOFILE= or ulimit -n",
+                 strerror(error));
+        control->exhausted = true;
+    }
+    ev_io_stop(master->loop, &control->accept);
+    ev_timer_set(&control->pause, ms_to_seconds(ACCEPT_PAUSE_MS), 0.);
+    ev_timer_start(master->loop, &control->pause);
+}
+
+static void
 on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 {
     struct master *master = ev_userdata(loop);
@@ -231,8 +265,12 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 
     (void)revents;
     if (fd == -1) {
-        return; /* EAGAIN, or the client is gone; out of descriptors: it waits in the queue */
+        if (is_exhaustion(errno)) {
+            pause_accepting(master, errno);
+        }
+        return; /* else EAGAIN, or the client is gone */
     }
+    master->control.exhausted = false;
     if (!is_allowed(fd) || master->control.client_count >= CONTROL_CLIENTS_MAX) {
         log_debug("a control client was turned away clients=%zu", master->control.client_count);
         fd_close(&fd);
@@ -261,6 +299,8 @@ control_open(struct master *master)
     buf_release(&error);
     ev_io_init(&control->accept, on_accept, control->listener.fd, EV_READ);
     ev_io_start(master->loop, &control->accept);
+    ev_timer_init(&control->pause, on_pause_over, 0., 0.);
+    control->exhausted = false;
     log_info("control socket path=%s", path);
 }
 
@@ -274,6 +314,7 @@ control_close(struct master *master)
     }
     if (control->listener.fd != -1) {
         ev_io_stop(master->loop, &control->accept);
+        ev_timer_stop(master->loop, &control->pause);
         unix_listener_close(&control->listener);
     }
 }

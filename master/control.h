@@ -6,6 +6,7 @@
 #pragma once
 
 #include <ev.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "config/base/list.h"
@@ -18,6 +19,8 @@ struct master;
 struct control {
     struct unix_listener listener;
     ev_io accept;
+    ev_timer pause;           /* out of descriptors: accept is stopped until it is over */
+    bool exhausted;           /* said once, until a client is accepted again */
     struct list_node clients; /* of struct control_client, owned */
     size_t client_count;
 };

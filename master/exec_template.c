@@ -120,8 +120,8 @@ exec_env_build(char *const *inherited, const struct text_list *extra,
     while (inherited[size] != NULL) {
         size++;
     }
-    /* four: LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES, PORT */
-    char **env = xcalloc(size + 4 + extra->count + 1, sizeof(*env));
+    /* seven: LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES, PORT, USER, LOGNAME, HOME */
+    char **env = xcalloc(size + 7 + extra->count + 1, sizeof(*env));
     for (size_t i = 0; i < size; i++) {
         if (!is_masters_own(inherited[i])) {
             env[count++] = xstrdup(inherited[i]);
@@ -134,6 +134,13 @@ exec_env_build(char *const *inherited, const struct text_list *extra,
     }
     if (offer->port != -1) {
         env_put(env, &count, xasprintf("PORT=%d", offer->port));
+    }
+    if (offer->user != NULL) {
+        env_put(env, &count, xasprintf("USER=%s", offer->user));
+        env_put(env, &count, xasprintf("LOGNAME=%s", offer->user));
+    }
+    if (offer->home != NULL) {
+        env_put(env, &count, xasprintf("HOME=%s", offer->home));
     }
     for (size_t i = 0; i < extra->count; i++) {
         env_put(env, &count, xstrdup(extra->item[i]));

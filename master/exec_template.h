@@ -18,6 +18,8 @@ struct exec_offer {
     const char *socket; /* {socket} */
     int port;           /* {port}, PORT */
     const char *name;   /* LISTEN_FDNAMES: the name of the backend */
+    const char *user;   /* USER, LOGNAME of a changed user */
+    const char *home;   /* HOME, the same */
 };
 
 /* Splits command and replaces the placeholders in each word. NULL with *ret_error set to a static

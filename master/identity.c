@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -53,6 +54,8 @@ resolve_user(const struct config *config, struct identity *identity, struct buf 
             identity->gid = (gid_t)identity->uid;
             identity->groups[0] = identity->gid;
             identity->group_count = 1;
+            (void)snprintf(identity->name, sizeof(identity->name), "%s", name);
+            (void)snprintf(identity->home, sizeof(identity->home), "/");
             return 0;
         }
     }
@@ -61,6 +64,12 @@ resolve_user(const struct config *config, struct identity *identity, struct buf 
     }
     identity->uid = entry->pw_uid;
     identity->gid = entry->pw_gid;
+    if ((size_t)snprintf(identity->name, sizeof(identity->name), "%s", entry->pw_name) >=
+            sizeof(identity->name) ||
+        (size_t)snprintf(identity->home, sizeof(identity->home), "%s", entry->pw_dir) >=
+            sizeof(identity->home)) {
+        return fail(config, "user", error, "its name or its home folder is too long", name);
+    }
     int count = IDENTITY_GROUPS_MAX;
     if (getgrouplist(entry->pw_name, entry->pw_gid, identity->groups, &count) == -1) {
         return fail(config, "user", error, "the user is in more than 256 groups", name);
@@ -122,9 +131,19 @@ identity_take(const struct identity *identity)
     }
     if (setgroups(identity->group_count, identity->groups) == -1 ||
         setresgid(identity->gid, identity->gid, identity->gid) == -1 ||
-        setresuid(identity->uid, identity->uid, identity->uid) == -1 ||
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1) {
+        setresuid(identity->uid, identity->uid, identity->uid) == -1) {
         return -errno;
     }
     return 0;
+}
+
+int
+identity_take_for_worker(const struct identity *identity)
+{
+    int result = identity_take(identity);
+
+    if (result == 0 && identity->drop && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1) {
+        result = -errno;
+    }
+    return result;
 }

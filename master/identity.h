@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -13,6 +14,7 @@ struct buf;
 struct config;
 
 #define IDENTITY_GROUPS_MAX 256
+#define IDENTITY_NAME_MAX 256
 
 struct identity {
     bool drop; /* false: the master's own; nothing is changed */
@@ -21,10 +23,14 @@ struct identity {
     gid_t gid;
     size_t group_count;
     gid_t groups[IDENTITY_GROUPS_MAX];
+    char name[IDENTITY_NAME_MAX]; /* of a changed user; the number when it has no entry */
+    char home[PATH_MAX];          /* of a changed user; "/" when it has no entry */
 };
 
 /* Resolves [master] user and group. 0, or -EINVAL with a whole sentence added to error. */
 int identity_resolve(const struct config *config, struct identity *ret_identity, struct buf *error);
-/* Takes the identity on for good, groups first; without a way back (PR_SET_NO_NEW_PRIVS). In a
- * child. 0 or a negative errno. */
+/* Takes the identity on for good, groups first. In a child. 0 or a negative errno. An app instance
+ * may still run set-user-ID programs, because applications call sendmail and sudo. */
 int identity_take(const struct identity *identity);
+/* The same for a worker, which executes nothing: without any way back (PR_SET_NO_NEW_PRIVS). */
+int identity_take_for_worker(const struct identity *identity);

@@ -30,6 +30,7 @@ void
 lane_set_init(struct lane_set *set)
 {
     list_init(&set->addresses);
+    list_init(&set->open);
     set->next_id = 1;
 }
 
@@ -79,15 +80,32 @@ port_of(const struct address *address)
     return address->sa.sa_family == AF_INET6 ? address->in6.sin6_port : address->in.sin_port;
 }
 
-/* Whether the port is one of ours, as when a reload goes from 127.0.0.1:80 to 0.0.0.0:80: then the
- * other one's sockets are in the way of an exclusive bind. */
+static bool
+is_any(const struct address *address)
+{
+    return is_any_ipv6(address) ||
+           (address->sa.sa_family == AF_INET && address->in.sin_addr.s_addr == htonl(INADDR_ANY));
+}
+
+static bool
+same_host(const struct address *a, const struct address *b)
+{
+    return a->sa.sa_family == AF_INET6
+               ? memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0
+               : a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+}
+
+/* Whether sockets of ours are in the way of an exclusive bind: those of 127.0.0.1:80 when
+ * 0.0.0.0:80 comes with a reload, or in the same settings. The families never are in each other's
+ * way (IPV6_V6ONLY), nor are two hosts. */
 static bool
 port_is_ours(const struct lane_set *set, const struct address *address)
 {
-    LIST_FOR_EACH (node, &set->addresses) {
-        const struct address *other = &listen_address_from(node)->bound;
+    LIST_FOR_EACH (node, &set->open) {
+        const struct address *other = &container_of(node, struct listen_address, open_node)->bound;
         if (other->kind == ADDRESS_TCP && port_of(address) != 0 &&
-            port_of(other) == port_of(address)) {
+            port_of(other) == port_of(address) && other->sa.sa_family == address->sa.sa_family &&
+            (is_any(other) || is_any(address) || same_host(other, address))) {
             return true;
         }
     }
@@ -237,6 +255,7 @@ listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t
     address->bound = *wanted;
     address->unix_socket.fd = -1;
     list_init(&address->node);
+    list_init(&address->open_node);
     buf_addf(error, "cannot listen on %s: ", wanted->text);
     switch (wanted->kind) {
     case ADDRESS_TCP:
@@ -255,6 +274,7 @@ listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t
         return NULL;
     }
     buf_clear(error);
+    list_push_back(&set->open, &address->open_node);
     if (is_any_ipv6(wanted)) {
         log_debug("address=%s takes IPv6 alone; bind 0.0.0.0 too for IPv4", wanted->text);
     }
@@ -268,6 +288,7 @@ listen_address_close(struct listen_address *address)
         return;
     }
     list_remove(&address->node);
+    list_remove(&address->open_node);
     for (size_t i = 0; i < address->lane_count && address->wanted.kind == ADDRESS_TCP; i++) {
         fd_close(&address->lanes[i].fd);
     }
@@ -277,6 +298,17 @@ listen_address_close(struct listen_address *address)
     /* An inherited descriptor stays open: a reload may want it again (inherited.h). */
     free(address->lanes);
     free(address);
+}
+
+void
+lane_set_close_own(struct lane_set *set)
+{
+    LIST_FOR_EACH_SAFE (node, &set->addresses) {
+        struct listen_address *address = listen_address_from(node);
+        if (address->wanted.kind != ADDRESS_FD) {
+            listen_address_close(address);
+        }
+    }
 }
 
 void

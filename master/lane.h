@@ -37,17 +37,19 @@ struct listen_address {
     struct lane *lanes;               /* owned */
     struct unix_listener unix_socket; /* the shared lane of a unix address; its fd is the lane's */
     struct list_node node;            /* in lane_set.addresses, or in a list of a reload */
+    struct list_node open_node;       /* in lane_set.open */
 };
 
 struct lane_set {
     struct list_node addresses; /* of struct listen_address, in the order of the settings */
+    struct list_node open;      /* all that are open, also those that a reload prepares */
     uint32_t next_id;
 };
 
 void lane_set_init(struct lane_set *set);
 
-/* Opens an address with lanes for slot_count slots; the result is on no list. NULL with
- * *ret_errno negative and a whole sentence without origin in error. */
+/* Opens an address with lanes for slot_count slots; the result is not yet on set->addresses. NULL
+ * with *ret_errno negative and a whole sentence without origin in error. */
 struct listen_address *listen_address_open(struct lane_set *set, const struct address *wanted,
                                            uint32_t slot_count, int backlog,
                                            const struct identity *identity, int *ret_errno,
@@ -57,6 +59,9 @@ int listen_address_grow(struct lane_set *set, struct listen_address *address, ui
                         int backlog, struct buf *error);
 /* Takes the address off its list, closes its lanes, frees it. NULL is fine. */
 void listen_address_close(struct listen_address *address);
+/* Closes every address whose sockets narwhal made itself; the workers' descriptors keep a socket
+ * with its queue until they accepted it. Inherited descriptors stay: they are not ours to end. */
+void lane_set_close_own(struct lane_set *set);
 /* The address with these settings, or NULL. */
 struct listen_address *lane_set_find(const struct lane_set *set, const struct address *wanted);
 /* The log line of a new address; tests and operators look for its form. */

@@ -187,6 +187,10 @@ master_stop(struct master *master, bool quick)
     notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
                 (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
     slots_stop(master, quick);
+    /* Now only what the workers hold keeps a port open, and they let go once its queue is accepted:
+     * a new client is refused at once and tries elsewhere, instead of waiting in a queue that
+     * nobody will serve. Nothing gives lanes out again: slots_reconcile() is for MASTER_RUNNING. */
+    lane_set_close_own(&master->lanes);
     if (quick) {
         apps_stop(master, true);
     }
@@ -366,6 +370,7 @@ master_init(struct master *master, const struct config_args *args)
     master->board_fd = -1;
     master->logs = (struct log_files){.error_fd = -1, .access_fd = -1};
     master->pidfile.fd = -1;
+    master->runtime_dir.fd = -1;
     master->control.listener.fd = -1;
     list_init(&master->control.clients);
     list_init(&master->children);

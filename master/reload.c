@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- *   IDLE ──request, all prepared, commit──► APPLYING ──all workers applied──► IDLE
+ *   IDLE ──request, all prepared──► TRYING ──one worker applied, commit──► APPLYING ──all──► IDLE
+ *     ▲                               │
+ *     └──────── it refused ───────────┘
  *
- * What can fail happens in prepare_*() and is undone by prepared_release(); commit() cannot fail.
- * Runs in the master.
+ * What can fail happens in prepare_*() and in the worker that tries, and is undone by
+ * prepared_free(); commit() cannot fail. Nobody tries when nobody could tell: no worker is READY,
+ * or only new processes can have what is new (user, group); then IDLE goes to APPLYING. Runs in the
+ * master.
  */
 #include "master/reload.h"
 
@@ -20,10 +24,17 @@
 #include "config/config.h"
 #include "master/master.h"
 #include "master/notify.h"
+#include "master/worker_child.h"
+
+/* One more than one: a worker may die of something else in this very moment. Not more, because it
+ * may as well be the settings that kill them. */
+#define CANARIES_MAX 2
 
 /* All that new settings need, made but not in use. */
 struct prepared {
     struct config *config; /* owned */
+    uint64_t serial;
+    struct config_diff diff; /* owned; against the settings in use */
     struct identity identity;
     struct log_files logs; /* owned */
     bool new_logs;
@@ -31,26 +42,35 @@ struct prepared {
     int image_fd;               /* owned */
 };
 
-static void
-prepared_init(struct prepared *prepared, struct config *config)
+static struct prepared *
+prepared_new(struct master *master, struct config *config)
 {
-    *prepared = (struct prepared){
-        .config = config, .logs = {.error_fd = -1, .access_fd = -1}, .image_fd = -1};
+    struct prepared *prepared = xcalloc(1, sizeof(*prepared));
+
+    *prepared = (struct prepared){.config = config,
+                                  .serial = ++master->reload.last_serial,
+                                  .logs = {.error_fd = -1, .access_fd = -1},
+                                  .image_fd = -1};
     list_init(&prepared->addresses);
+    return prepared;
 }
 
 /* Undoes what was prepared and not taken by commit(). */
 static void
-prepared_release(struct master *master, struct prepared *prepared)
+prepared_free(struct master *master, struct prepared *prepared)
 {
+    if (prepared == NULL) {
+        return;
+    }
     server_registry_rollback(&master->registry);
     LIST_FOR_EACH_SAFE (node, &prepared->addresses) {
         listen_address_close(listen_address_from(node));
     }
     log_files_close(&prepared->logs);
     fd_close(&prepared->image_fd);
+    config_diff_release(&prepared->diff);
     config_free(prepared->config);
-    prepared->config = NULL;
+    free(prepared);
 }
 
 static void
@@ -202,7 +222,7 @@ commit(struct master *master, struct prepared *prepared)
 
     commit_logs(master, prepared);
     commit_addresses(master, prepared);
-    master->serial++;
+    master->serial = prepared->serial;
     server_registry_commit(&master->registry, prepared->config, master->serial);
     master->config = prepared->config;
     prepared->config = NULL;
@@ -213,25 +233,79 @@ commit(struct master *master, struct prepared *prepared)
     if (master->config->master.workers != workers_before) {
         master->workers_more = 0; /* the operator wrote a number: it counts */
     }
-    master->paused = false;
     apps_commit(master); /* before the old settings go: applications point into them */
     config_free(old);
     slots_send_settings(master);
+    slots_retry(master);
     master_changed(master);
 }
 
 int
 reload_first(struct master *master, struct config *config, struct config_errors *errors)
 {
-    struct prepared prepared;
+    struct prepared *prepared = prepared_new(master, config);
+    int status = prepare(master, prepared, errors);
 
-    prepared_init(&prepared, config);
-    int status = prepare(master, &prepared, errors);
     if (status == 0) {
-        commit(master, &prepared);
+        commit(master, prepared);
     }
-    prepared_release(master, &prepared);
+    prepared_free(master, prepared);
     return status;
+}
+
+/* ---- the try --------------------------------------------------------------------------------- */
+
+static void
+judge(struct master *master, enum canary_verdict verdict, char *why)
+{
+    master->reload.canary = NULL;
+    master->reload.verdict = verdict;
+    free(master->reload.why);
+    master->reload.why = why;
+    master_changed(master);
+}
+
+bool
+reload_on_answer(struct master *master, const struct worker_child *worker, uint64_t serial,
+                 const char *why)
+{
+    const struct reload *reload = &master->reload;
+
+    if (reload->state != RELOAD_TRYING || worker != reload->canary ||
+        serial != reload->prepared->serial) {
+        return false;
+    }
+    if (why == NULL) {
+        judge(master, CANARY_APPLIED, NULL);
+    } else {
+        judge(master, CANARY_REFUSED,
+              xasprintf("%s cannot use the new settings pid=%d: %s", worker->child.name,
+                        (int)worker->child.pid, why));
+    }
+    return true;
+}
+
+void
+reload_on_worker_gone(struct master *master, const struct worker_child *worker)
+{
+    if (master->reload.state == RELOAD_TRYING && worker == master->reload.canary) {
+        judge(master, CANARY_LOST,
+              xasprintf("%s died while it tried the new settings", worker->child.name));
+    }
+}
+
+static void
+judge_late(struct master *master)
+{
+    struct worker_child *worker = master->reload.canary;
+    char *why = xasprintf("%s did not try the new settings in time and is replaced pid=%d "
+                          "([master] timeout)",
+                          worker->child.name, (int)worker->child.pid);
+
+    judge(master, CANARY_LATE, why);
+    if (worker->child.state == CHILD_READY) {
+        child_abort(&worker->child, "settings not applied");
+    }
 }
 
 static void
@@ -241,7 +315,11 @@ on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
 
     (void)timer;
     (void)revents;
-    slots_replace_unapplied(master);
+    if (master->reload.state == RELOAD_APPLYING) {
+        slots_replace_unapplied(master);
+    } else if (master->reload.canary != NULL) {
+        judge_late(master);
+    }
     master_changed(master);
 }
 
@@ -255,15 +333,22 @@ void
 reload_stop(struct master *master)
 {
     ev_timer_stop(master->loop, &master->reload.deadline);
+    prepared_free(master, master->reload.prepared);
+    master->reload.prepared = NULL;
+    master->reload.canary = NULL;
+    free(master->reload.why);
+    master->reload.why = NULL;
+    master->reload.state = RELOAD_IDLE;
 }
 
 /* A worker that does not read must not hold up this reload and all later ones. */
 static void
-start_applying(struct master *master)
+enter(struct master *master, enum reload_state state)
 {
     int64_t timeout_ms = master->config->master.timeout_ms;
 
-    master->reload.state = RELOAD_APPLYING;
+    master->reload.state = state;
+    ev_timer_stop(master->loop, &master->reload.deadline);
     ev_now_update(master->loop);
     ev_timer_set(&master->reload.deadline, ms_to_seconds(timeout_ms), 0.);
     ev_timer_start(master->loop, &master->reload.deadline);
@@ -315,29 +400,101 @@ needs_new_workers(const struct config_diff *diff)
     return false;
 }
 
+/* The workers take the settings over. */
+static void
+apply(struct master *master, struct prepared *prepared)
+{
+    bool rolls_workers = needs_new_workers(&prepared->diff) || master->slots.roll_failed;
+
+    for (size_t i = 0; i < prepared->diff.count; i++) {
+        log_info("changed: %s", prepared->diff.item[i].text);
+    }
+    master->reload.changes = prepared->diff.count;
+    commit(master, prepared);
+    if (rolls_workers) {
+        slots_roll(master);
+    }
+    enter(master, RELOAD_APPLYING);
+    prepared_free(master, prepared);
+}
+
+/* Returns false when no worker can tell whether the settings work. */
+static bool
+ask_canary(struct master *master, const struct prepared *prepared)
+{
+    struct worker_child *worker = needs_new_workers(&prepared->diff) ? NULL : slots_canary(master);
+
+    if (worker == NULL) {
+        return false;
+    }
+    master->reload.canary = worker;
+    master->reload.canaries++;
+    master->reload.verdict = CANARY_NONE;
+    worker_child_send_image(worker, prepared->serial, prepared->image_fd);
+    return true;
+}
+
 static void
 try_settings(struct master *master, struct config *config, struct config_errors *errors)
 {
-    struct config_diff diff = {0};
-    struct prepared prepared;
+    struct prepared *prepared = prepared_new(master, config);
 
-    prepared_init(&prepared, config);
-    config_diff(master->config, config, &diff);
-    check_classes(&diff, errors);
-    if (errors->count == 0 && prepare(master, &prepared, errors) == 0) {
-        for (size_t i = 0; i < diff.count; i++) {
-            log_info("changed: %s", diff.item[i].text);
-        }
-        master->reload.changes = diff.count;
-        master->reload.rolls_workers = needs_new_workers(&diff) || master->slots.roll_failed;
-        commit(master, &prepared);
-        if (master->reload.rolls_workers) {
-            slots_roll(master);
-        }
-        start_applying(master);
+    config_diff(master->config, config, &prepared->diff);
+    check_classes(&prepared->diff, errors);
+    if (errors->count > 0 || prepare(master, prepared, errors) != 0) {
+        prepared_free(master, prepared);
+        return;
     }
-    prepared_release(master, &prepared);
-    config_diff_release(&diff);
+    master->reload.canaries = 0;
+    if (ask_canary(master, prepared)) {
+        master->reload.prepared = prepared;
+        enter(master, RELOAD_TRYING);
+    } else {
+        apply(master, prepared);
+    }
+}
+
+static void
+give_up(struct master *master)
+{
+    struct reload *reload = &master->reload;
+    struct config_errors errors = {0};
+
+    config_errors_add(&errors, "%s", reload->why);
+    if (reload->verdict != CANARY_REFUSED) {
+        /* Nobody knows how far it came. */
+        server_registry_abandon(&master->registry, reload->prepared->serial);
+    }
+    reload_stop(master);
+    refuse(master, &errors);
+    config_errors_release(&errors);
+}
+
+static void
+go_on_after_try(struct master *master)
+{
+    struct reload *reload = &master->reload;
+
+    switch (reload->verdict) {
+    case CANARY_NONE:
+        return;
+    case CANARY_APPLIED: {
+        struct prepared *prepared = reload->prepared;
+        reload->prepared = NULL;
+        apply(master, prepared);
+        return;
+    }
+    case CANARY_LOST:
+        /* Its deadline stays that of the first one. */
+        if (reload->canaries < CANARIES_MAX && ask_canary(master, reload->prepared)) {
+            return;
+        }
+        break;
+    case CANARY_REFUSED:
+    case CANARY_LATE:
+        break;
+    }
+    give_up(master);
 }
 
 static void
@@ -364,7 +521,14 @@ reload_request(struct master *master)
 {
     if (master->phase != MASTER_RUNNING) {
         log_warn("reload ignored: narwhal is stopping");
-    } else if (master->reload.state != RELOAD_IDLE) {
+        return;
+    }
+    if (master->paused) {
+        master->paused = false; /* whatever comes of the settings */
+        log_info("the pause ends");
+        master_changed(master);
+    }
+    if (master->reload.state != RELOAD_IDLE) {
         master->reload.queued = true;
         log_info("a reload is running; one more is done after it");
     } else {
@@ -375,9 +539,8 @@ reload_request(struct master *master)
 static void
 finish(struct master *master, enum roll_result roll)
 {
-    master->reload.state = RELOAD_IDLE;
     reload_stop(master);
-    if (master->reload.rolls_workers && roll == ROLL_FAILED) {
+    if (roll == ROLL_FAILED) {
         log_error("reload incomplete serial=%llu: the old workers go on as they were started; "
                   "reload again to try again",
                   (unsigned long long)master->serial);
@@ -391,8 +554,11 @@ finish(struct master *master, enum roll_result roll)
 void
 reload_reconcile(struct master *master)
 {
+    if (master->reload.state == RELOAD_TRYING) {
+        go_on_after_try(master);
+    }
     if (master->reload.state == RELOAD_APPLYING && slots_settings_applied(master)) {
-        enum roll_result roll = master->reload.rolls_workers ? slots_roll_state(master) : ROLL_DONE;
+        enum roll_result roll = slots_roll_state(master);
         if (roll != ROLL_RUNNING) {
             finish(master, roll);
         }

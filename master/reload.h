@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * New settings as a transaction: load, check, compare, prepare (whatever can fail), commit; or
- * nothing at all. The first settings go the same way. Runs in the master.
+ * New settings as a transaction: load, check, compare, prepare (whatever can fail), let one worker
+ * try them (it may see less of the system than the master), commit; or nothing at all. The first
+ * settings go the same way, but for the try. Runs in the master.
  */
 #pragma once
 
@@ -13,15 +14,35 @@
 struct config;
 struct config_errors;
 struct master;
+struct prepared;
+struct worker_child;
 
-enum reload_state { RELOAD_IDLE = 0, RELOAD_APPLYING /* committed; workers take it over */ };
+enum reload_state {
+    RELOAD_IDLE = 0,
+    RELOAD_TRYING,  /* prepared; one worker, the canary, tries them */
+    RELOAD_APPLYING /* committed; workers take it over */
+};
+
+/* What came of the try. */
+enum canary_verdict {
+    CANARY_NONE = 0, /* nothing yet */
+    CANARY_APPLIED,
+    CANARY_REFUSED,
+    CANARY_LOST, /* it died */
+    CANARY_LATE  /* it does not answer */
+};
 
 struct reload {
     enum reload_state state;
     bool queued; /* one more after this one */
     size_t changes;
-    bool rolls_workers;
-    ev_timer deadline; /* of APPLYING: [master] timeout */
+    uint64_t last_serial;        /* of settings that were ever sent; none is used twice */
+    struct prepared *prepared;   /* owned; TRYING only */
+    struct worker_child *canary; /* TRYING; NULL once there is a verdict */
+    unsigned int canaries;       /* workers that were asked */
+    enum canary_verdict verdict;
+    char *why;         /* owned; a line for the log when the verdict is not APPLIED */
+    ev_timer deadline; /* of TRYING and of APPLYING: [master] timeout */
 };
 
 void reload_init(struct master *master);
@@ -29,7 +50,13 @@ void reload_stop(struct master *master);
 /* Uses the first settings (taken over on success): opens logs and addresses, resolves users.
  * 0, or an exit status of sysexits.h with every reason in errors. */
 int reload_first(struct master *master, struct config *config, struct config_errors *errors);
-/* SIGHUP: starts a reload, or notes that one more is wanted. */
+/* SIGHUP: starts a reload, or notes that one more is wanted. Ends a pause in any case. */
 void reload_request(struct master *master);
-/* Finishes a reload that every worker has applied; starts a queued one. */
+/* Takes a reload one state further when its workers have answered; starts a queued one. */
 void reload_reconcile(struct master *master);
+/* A worker applied the settings with this serial (why is NULL) or refused them. Returns whether it
+ * was asked to try them. */
+bool reload_on_answer(struct master *master, const struct worker_child *worker, uint64_t serial,
+                      const char *why);
+/* The process of a worker ended. */
+void reload_on_worker_gone(struct master *master, const struct worker_child *worker);

@@ -108,6 +108,38 @@ prepare_backend(struct server_registry *registry, struct backend_settings *backe
     return result;
 }
 
+/* Before any worker gets the settings: one of them tries them before the others. */
+static void
+board_open_record(struct board_server *server, const struct backend_settings *backend,
+                  bool is_instance, size_t index)
+{
+    memset(server->backend, 0, sizeof(server->backend));
+    (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
+    atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
+    if (is_instance) {
+        server->weight = 1;
+        server->address = (struct address){.fd = -1};
+        return; /* FREE until an instance is there: the instance shows its own state */
+    }
+    server->weight = (uint32_t)backend->server.item[index].weight;
+    server->address = backend->server.item[index].address;
+    atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
+}
+
+static void
+board_open_new_records(struct server_registry *registry, const struct backend_settings *backend)
+{
+    for (uint32_t i = 0; i < backend->record_count; i++) {
+        struct server_record *record = &registry->records[backend->records[i]];
+        if (record->use == RECORD_NEW) {
+            board_open_record(&registry->board->servers[backend->records[i]], backend,
+                              record->is_instance, i);
+        }
+    }
+}
+
 int
 server_registry_prepare(struct server_registry *registry, struct config *config, struct buf *error)
 {
@@ -125,6 +157,9 @@ server_registry_prepare(struct server_registry *registry, struct config *config,
             return result;
         }
     }
+    for (size_t i = 0; i < config->backend_count; i++) {
+        board_open_new_records(registry, &config->backends[i]);
+    }
     return 0;
 }
 
@@ -133,36 +168,27 @@ server_registry_rollback(struct server_registry *registry)
 {
     for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
         struct server_record *record = &registry->records[i];
+        record->wanted = false;
         if (record->use == RECORD_NEW) {
+            atomic_store_explicit(&registry->board->servers[i].state, BOARD_FREE,
+                                  memory_order_release);
             free(record->key);
             *record = (struct server_record){.use = RECORD_FREE};
         }
     }
 }
 
-static void
-board_open_record(struct board_server *server, const struct backend_settings *backend, bool is_new,
-                  bool is_instance, size_t index)
+void
+server_registry_abandon(struct server_registry *registry, uint64_t serial)
 {
-    if (is_new) {
-        memset(server->backend, 0, sizeof(server->backend));
-        (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
-        atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
-        atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
-    }
-    if (is_instance) {
-        server->weight = 1;
-        if (is_new) {
-            server->address = (struct address){.fd = -1};
+    for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
+        struct server_record *record = &registry->records[i];
+        record->wanted = false;
+        if (record->use == RECORD_NEW) {
+            record->use = RECORD_LEAVING;
+            record->left_serial = serial;
         }
-        return; /* FREE until an instance is there: the instance shows its own state */
     }
-    server->weight = (uint32_t)backend->server.item[index].weight;
-    if (is_new) {
-        server->address = backend->server.item[index].address;
-    }
-    atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
 }
 
 void
@@ -180,8 +206,10 @@ server_registry_commit(struct server_registry *registry, const struct config *co
         const struct backend_settings *backend = &config->backends[b];
         for (uint32_t i = 0; i < backend->record_count; i++) {
             struct server_record *record = &registry->records[backend->records[i]];
-            board_open_record(&registry->board->servers[backend->records[i]], backend,
-                              record->use == RECORD_NEW, record->is_instance, i);
+            if (!record->is_instance) {
+                registry->board->servers[backend->records[i]].weight =
+                    (uint32_t)backend->server.item[i].weight;
+            }
             record->use = RECORD_USED;
         }
     }
@@ -195,8 +223,8 @@ server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all)
     for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
         struct server_record *record = &registry->records[i];
         struct board_server *server = &registry->board->servers[i];
-        if (record->use != RECORD_LEAVING) {
-            continue;
+        if (record->use != RECORD_LEAVING || record->wanted) {
+            continue; /* in use, or about to be again */
         }
         if (record->left_serial > applied_by_all ||
             atomic_load_explicit(&server->in_flight, memory_order_relaxed) > 0 ||

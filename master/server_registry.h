@@ -38,15 +38,18 @@ struct server_registry {
 void server_registry_init(struct server_registry *registry, struct scoreboard *board);
 void server_registry_release(struct server_registry *registry);
 
-/* Gives every server of config a record and stores them with config_set_records(). 0, or -ENOSPC
- * with a whole sentence in error. Followed by commit or rollback. */
+/* Gives every server of config a record, shows it on the scoreboard and stores the numbers with
+ * config_set_records(). 0, or -ENOSPC with a whole sentence in error. Followed by commit, rollback
+ * or abandon. */
 int server_registry_prepare(struct server_registry *registry, struct config *config,
                             struct buf *error);
 /* The prepared settings are in use from serial on. */
 void server_registry_commit(struct server_registry *registry, const struct config *config,
                             uint64_t serial);
-/* They are not; forgets what was assigned for them. */
+/* They are not, and no worker uses them; forgets what was assigned for them. */
 void server_registry_rollback(struct server_registry *registry);
+/* They are not, but a worker may use them as serial: what was assigned waits until it cannot. */
+void server_registry_abandon(struct server_registry *registry, uint64_t serial);
 /* Frees what nobody can mean any more: every worker applied settings without it, no request is
  * open, no instance runs. Returns whether something still waits for that. */
 bool server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all);

@@ -191,6 +191,25 @@ slot_on_gone(struct master *master, struct worker_child *worker)
     master_changed(master);
 }
 
+void
+slot_on_refused(struct master *master, struct worker_child *worker)
+{
+    worker->epoch = master->slots.epoch - 1; /* outdated: roll_on() does the rest */
+    master_changed(master);
+}
+
+void
+slots_retry(struct master *master)
+{
+    FOR_EACH_SLOT(slot, master)
+    {
+        if (slot->serving != NULL && slot->serving->child.state == CHILD_BACKOFF) {
+            slot->respawn = (struct respawn){0};
+            child_set_state(&slot->serving->child, CHILD_BACKOFF, 0);
+        }
+    }
+}
+
 /* ---- who serves which lane ------------------------------------------------------------------- */
 
 static void
@@ -411,12 +430,30 @@ slots_send_logs(struct master *master)
     for_each_worker(master, send_logs);
 }
 
+struct worker_child *
+slots_canary(const struct master *master)
+{
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        struct worker_child *worker = master->slots.slots[i].serving;
+        if (takes_lanes(worker) && !is_outdated(master, worker)) {
+            return worker;
+        }
+    }
+    return NULL;
+}
+
+static bool
+owes_an_answer(const struct master *master, const struct worker_child *worker)
+{
+    return takes_lanes(worker) && worker->applied_serial < master->serial &&
+           worker->refused_serial != master->serial;
+}
+
 bool
 slots_settings_applied(const struct master *master)
 {
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
-        const struct worker_child *worker = master->slots.slots[i].serving;
-        if (takes_lanes(worker) && worker->applied_serial < master->serial) {
+        if (owes_an_answer(master, master->slots.slots[i].serving)) {
             return false;
         }
     }
@@ -429,7 +466,7 @@ slots_replace_unapplied(struct master *master)
     FOR_EACH_SLOT(slot, master)
     {
         struct worker_child *worker = slot->serving;
-        if (takes_lanes(worker) && worker->applied_serial < master->serial) {
+        if (owes_an_answer(master, worker)) {
             log_error("%s did not take the new settings over in time and is replaced pid=%d "
                       "([master] timeout)",
                       worker->child.name, (int)worker->child.pid);

@@ -47,7 +47,12 @@ enum roll_result slots_roll_state(const struct master *master);
 void slots_send_settings(struct master *master);
 /* Sends the open logs to every worker. */
 void slots_send_logs(struct master *master);
-/* Whether every worker that serves has the settings in use. */
+/* Starts the workers that wait for their next try at once: what they died of may be corrected. */
+void slots_retry(struct master *master);
+/* A worker that serves and was started with all that only a start can change, or NULL. */
+struct worker_child *slots_canary(const struct master *master);
+/* Whether every worker that serves has the settings in use, or has refused them: those are
+ * replaced, see slots_roll_state(). */
 bool slots_settings_applied(const struct master *master);
 /* Replaces the workers that serve and have not taken the settings in use over. */
 void slots_replace_unapplied(struct master *master);
@@ -65,6 +70,8 @@ void slots_stop(struct master *master, bool quick);
 /* Frees what is left at the end. */
 void slots_release(struct master *master);
 
-/* Callbacks of worker_child.c: its worker became READY, or died. */
+/* Callbacks of worker_child.c: its worker became READY, died, … */
 void slot_on_ready(struct master *master, struct worker_child *worker);
 void slot_on_gone(struct master *master, struct worker_child *worker);
+/* It serves and cannot use the settings in use: a successor takes its place, if one can boot. */
+void slot_on_refused(struct master *master, struct worker_child *worker);

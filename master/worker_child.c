@@ -87,6 +87,7 @@ life_end(struct worker_child *worker)
     worker->lane_count = 0;
     worker->sent_serial = 0;
     worker->applied_serial = 0;
+    worker->refused_serial = 0;
 }
 
 static uint32_t
@@ -141,7 +142,7 @@ become_worker(struct worker_child *worker, int channel_fd)
     (void)snprintf(title, sizeof(title), "narwhal: %s", role);
     proctitle_set(title);
     log_setup(heritage.error_log_fd, master->config->log.level, role);
-    int result = identity_take(&master->identity);
+    int result = identity_take_for_worker(&master->identity);
     if (result != 0) {
         log_error("cannot become the user and group of the settings: %s", strerror(-result));
         _exit(WORKER_EXIT_BOOT_FAILED);
@@ -283,6 +284,7 @@ on_death(struct child *child, const struct child_death *death)
     struct worker_child *worker = worker_from_child(child);
     struct master *master = child->master;
 
+    reload_on_worker_gone(master, worker);
     life_end(worker);
     if (worker->leaving) {
         char how[CHILD_DEATH_TEXT_MAX];
@@ -314,12 +316,20 @@ static const struct child_ops worker_ops = {
 static void
 on_settings_refused(struct worker_child *worker, const struct channel_message *message)
 {
-    log_error("%s cannot use the settings and is replaced pid=%d serial=%llu: %s",
-              worker->child.name, (int)worker->child.pid, (unsigned long long)message->serial,
-              message->text);
-    /* While it boots it ends by itself, with the status that says so. */
-    if (worker->child.state == CHILD_READY) {
-        child_kill(&worker->child, "settings refused");
+    struct master *master = worker->child.master;
+
+    worker->refused_serial = message->serial;
+    if (reload_on_answer(master, worker, message->serial, message->text)) {
+        return;
+    }
+    /* While it boots it ends by itself, with the status that says so. Later it serves on with the
+     * settings it has, until a successor that can use the new ones takes its place. */
+    bool goes_on = worker->child.state == CHILD_READY && !worker->leaving;
+    log_error("%s cannot use the settings pid=%d serial=%llu%s: %s", worker->child.name,
+              (int)worker->child.pid, (unsigned long long)message->serial,
+              goes_on ? " and serves with the old ones until it is replaced" : "", message->text);
+    if (goes_on) {
+        slot_on_refused(master, worker);
     }
 }
 
@@ -339,6 +349,7 @@ on_message(struct worker_child *worker, const struct channel_message *message)
         return;
     case CHANNEL_SETTINGS_APPLIED:
         worker->applied_serial = message->serial;
+        (void)reload_on_answer(child->master, worker, message->serial, NULL);
         master_changed(child->master);
         return;
     case CHANNEL_SETTINGS_REFUSED:
@@ -482,13 +493,20 @@ worker_child_send(struct worker_child *worker, struct channel_message *message, 
 void
 worker_child_send_settings(struct worker_child *worker)
 {
-    struct master *master = worker->child.master;
-    struct channel_message message = {.type = CHANNEL_SETTINGS, .serial = master->serial};
+    const struct master *master = worker->child.master;
 
     if (worker->sent_serial != master->serial) {
-        worker->sent_serial = master->serial;
-        worker_child_send(worker, &message, master->image_fd);
+        worker_child_send_image(worker, master->serial, master->image_fd);
     }
+}
+
+void
+worker_child_send_image(struct worker_child *worker, uint64_t serial, int image_fd)
+{
+    struct channel_message message = {.type = CHANNEL_SETTINGS, .serial = serial};
+
+    worker->sent_serial = serial;
+    worker_child_send(worker, &message, image_fd);
 }
 
 void

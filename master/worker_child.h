@@ -33,7 +33,8 @@ struct worker_child {
     size_t queue_length;
     uint64_t sent_serial;
     uint64_t applied_serial;
-    uint32_t *lanes; /* owned; ids of those that it serves */
+    uint64_t refused_serial; /* the last settings that it cannot use; 0: none */
+    uint32_t *lanes;         /* owned; ids of those that it serves */
     size_t lane_count;
     bool leaving;          /* no lanes any more; drains as soon as they are someone else's */
     const char *broken;    /* static text: what is wrong with its channel */
@@ -50,7 +51,10 @@ void worker_child_free(struct worker_child *worker);
 /* Sends a message, with a descriptor that stays the caller's (-1: none), now or when the worker
  * reads again. A worker that does not read is replaced. */
 void worker_child_send(struct worker_child *worker, struct channel_message *message, int fd);
+/* Sends the settings in use, once. */
 void worker_child_send_settings(struct worker_child *worker);
+/* Sends other settings: an image, which stays the caller's, with its serial. */
+void worker_child_send_image(struct worker_child *worker, uint64_t serial, int image_fd);
 void worker_child_send_logs(struct worker_child *worker);
 /* DRAIN, or QUIT for a worker that serves nobody yet or when quick. */
 void worker_child_leave(struct worker_child *worker, bool quick);

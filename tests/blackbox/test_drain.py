@@ -178,3 +178,23 @@ def test_stop_under_load_breaks_no_answer_in_the_middle():
         for thread in threads:
             thread.join()
         assert not problems, problems
+
+
+def test_new_clients_are_refused_at_once_while_open_requests_end():
+    """A client that is refused tries elsewhere; one in a queue that nobody serves would wait."""
+    with with_file(bytes(64 << 20), graceful_timeout="60s", workers=1) as narwhal:
+        with client.Client(narwhal.address, receive_buffer=4096) as download:
+            download.send(client.encode("GET", "/big"))
+            download.take(1000)
+            stopping(narwhal, signal.SIGTERM)
+
+            def is_refused():
+                try:
+                    client.Client(narwhal.address).socket.close()
+                except ConnectionRefusedError:
+                    return True
+                return False
+            wait_until(is_refused, "the port to be closed")
+            assert narwhal.process.poll() is None, "the download is still open"
+            download.take(64 << 20 >> 1)
+        narwhal.wait_exit()

@@ -207,3 +207,46 @@ def test_instance_inherits_no_descriptor_but_its_own():
         shared = {link for fd, link in links.items() if link in master and fd > 2 and
                   link.startswith("socket:")}
         assert len(shared) <= 1, f"one listening socket at most: {shared}"
+
+
+def test_folder_of_the_sockets_is_made_again():
+    """Cleaners of /tmp remove what looks old; an operator may remove what looks left over."""
+    with Narwhal({"master": {"runtime_dir": "run"},
+                  "backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}",
+                                  "directory": APPS},
+                  "route:app": {"path": "/", "backend": "app"}, **HELLO},
+                 errors=["app/0"]) as narwhal:
+        wait_app(narwhal)
+        shutil.rmtree(narwhal.path("run"))
+        os.kill(narwhal.instances()[0], signal.SIGKILL)
+        narwhal.wait_log("made again path=")
+        wait_app(narwhal)
+
+
+def test_second_master_with_the_same_folder_is_refused():
+    settings = {"backend:app": {"command": "uvicorn app_fastapi:app --uds {socket}",
+                                "directory": APPS},
+                "route:app": {"path": "/", "backend": "app"}}
+    with Narwhal({**settings, "master": {"runtime_dir": "run"}}) as first:
+        wait_app(first)
+        second = Narwhal({**settings, "master": {"runtime_dir": first.path("run")}}, start=False,
+                         errors=["runtime_dir"])
+        with second:
+            second.start(ready=False)
+            second.wait_exit(73)
+            line = second.wait_log("runtime_dir: .*")[0]
+            assert f"pid {first.pid}" in line, line
+        assert client.get(first.address, "/pid").status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the instances another user")
+def test_instance_of_another_user_gets_that_users_environment():
+    program = "env; grep NoNewPrivs /proc/self/status; exec sleep 1000"
+    with Narwhal({"master": {"user": "nobody"},
+                  "backend:app": {"command": f'sh -c "{program}" {{port}}'},
+                  "route:app": {"path": "/", "backend": "app"}}, env={"HOME": "/root"}) as narwhal:
+        for expected in ("USER=nobody", "LOGNAME=nobody", "HOME=/nonexistent", r"NoNewPrivs:\W0"):
+            narwhal.wait_log(rf"instance app/0\[\d+\]: {expected}$")
+        for worker in narwhal.workers().values():
+            with open(f"/proc/{worker}/status", encoding="ascii") as file:
+                assert "NoNewPrivs:\t1" in file.read()

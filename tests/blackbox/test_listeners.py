@@ -252,3 +252,19 @@ def test_control_refuses_what_it_does_not_know():
         with socket.socket(socket.AF_UNIX) as silent:
             silent.connect(narwhal.control_path)
             assert narwhal.status()["workers"]
+
+
+def test_a_host_and_any_host_with_the_same_port():
+    """What a reload takes, a start takes too."""
+    with Narwhal(HELLO) as narwhal:
+        port = narwhal.port
+        both = {**HELLO, "master": {"bind": [f"127.0.0.1:{port}", f"0.0.0.0:{port}"]}}
+        narwhal.write({**HELLO, "master": {"bind": f"127.0.0.1:{port}"}})
+        narwhal.reload()
+        narwhal.write(both)
+        narwhal.reload()
+        hello(("127.0.0.1", port))
+        hello(("127.0.0.2", port))
+    with Narwhal(both) as narwhal:
+        hello(("127.0.0.1", port))
+        hello(("127.0.0.2", port))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 
+import pytest
 import websockets
 
 import client
@@ -182,3 +183,49 @@ def test_signals_in_a_burst_are_all_the_same_reload():
             narwhal.write(hello(f"turn {number}"))
             narwhal.signal(signal.SIGHUP)
         load.wait_answers(5, lambda body: body.strip() == b"turn 19")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the workers another user")
+def test_settings_that_only_the_workers_cannot_use_are_refused():
+    """The master may see a folder that the user of the workers does not: one worker tries first."""
+    settings = hello("one", master={"user": "nobody"})
+    with Narwhal(settings, errors=["reload refused", "private"]) as narwhal:
+        workers = narwhal.workers()
+        os.mkdir(narwhal.path("private"), 0o700)
+        with client.Client(narwhal.address) as kept:
+            assert kept.get("/").text.strip() == "one"
+            narwhal.write({**settings, "route:p": {"path": "/p", "static": "private"},
+                           "route:hello": {"path": "/", "respond": "200 two"}})
+            mark = narwhal.reload(expect="refused")
+            assert "Permission denied" in "\n".join(narwhal.log(mark))
+            assert kept.get("/").text.strip() == "one", "nothing of it was applied"
+            narwhal.write({**settings, "route:hello": {"path": "/", "respond": "200 three"}})
+            narwhal.reload()
+            assert kept.get("/").text.strip() == "three"
+        assert narwhal.workers() == workers
+
+
+def test_reload_ends_the_pause_also_when_the_settings_are_wrong():
+    with Narwhal(hello("one"), errors=["reload refused", "nonsense"]) as narwhal:
+        narwhal.signal(signal.SIGWINCH)
+        wait_until(lambda: not narwhal.workers(), "the workers to leave")
+        narwhal.write(narwhal.text(hello("two")) + "nonsense = 1\n")
+        narwhal.reload(expect="refused")
+        assert client.get(narwhal.address).text.strip() == "one"
+
+
+def test_backend_that_cannot_start_is_removed_in_any_moment_of_its_pause():
+    """An instance waits for its next try when the settings that it would start with go."""
+    def only(name):
+        return {"master": {"workers": 1},
+                f"backend:{name}": {"command": "/bin/false {port}", "instances": 12},
+                f"route:{name}": {"path": f"/{name}", "backend": name}}
+    with Narwhal(only("a"), errors=["instance [ab]/"]) as narwhal:
+        mark = 0
+        for number in range(30):
+            # Behind each other in one turn of the loop: the pauses end in all of these moments.
+            narwhal.wait_log(rf"instance {'ab'[number % 2]}/\d+ died .* respawn_in=", since=mark)
+            mark = narwhal.mark()
+            narwhal.write(only("ba"[number % 2]))
+            narwhal.signal(signal.SIGHUP)
+        wait_until(lambda: "reload done serial=31" in "\n".join(narwhal.log()), "the last reload")

@@ -4,11 +4,13 @@ import contextlib
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -166,3 +168,29 @@ def test_install_puts_everything_where_debian_expects_it(tmp_path):
         assert any(re.search(wanted, path) for path in found), (wanted, found)
     program = next(path for path in found if re.search(r"/s?bin/narwhal$", path))
     assert subprocess.run([program, "--version"], check=False).returncode == 0
+
+
+def test_control_client_that_finds_no_descriptor_takes_no_cpu():
+    """It stays in the queue and keeps the socket readable; it is served when there is room."""
+    def ticks(pid):
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    with Narwhal(HELLO) as narwhal, contextlib.ExitStack() as stack:
+        highest = max(map(int, os.listdir(f"/proc/{narwhal.pid}/fd")))
+        before = resource.prlimit(narwhal.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(narwhal.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+        clients = []
+        for _ in range(8):  # fills what is free below the limit, too
+            clients.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            clients[-1].connect(narwhal.control_path)
+        narwhal.wait_log("cannot accept a control client, it waits: .*LimitNOFILE")
+        # Twenty turns of the pause: a loop that spins has taken all of the time by then.
+        begin, used = time.monotonic(), ticks(narwhal.pid)
+        wait_until(lambda: time.monotonic() - begin > 2, "two seconds")
+        assert ticks(narwhal.pid) - used < os.sysconf("SC_CLK_TCK"), "half of a CPU"
+        resource.prlimit(narwhal.pid, resource.RLIMIT_NOFILE, before)
+        for connection in clients:
+            connection.close()
+        assert narwhal.status()["workers"]

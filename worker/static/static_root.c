@@ -127,11 +127,16 @@ static_root_open(const char *path, const char *index, struct static_root **ret_r
         /* ENOSYS: older than 5.6. EPERM: a seccomp filter that does not know the call (container
          * runtimes before 2020). Opening without it could not be kept inside the root. */
         error = probe;
-        buf_addf(ret_why,
-                 "cannot serve the folder %s: openat2(2), which keeps requests inside of it, "
-                 "fails: %s; it needs Linux 5.6 and a container runtime whose seccomp filter "
-                 "allows it",
-                 path, strerror(-error));
+        if (error == -ENOSYS || error == -EPERM) {
+            buf_addf(ret_why,
+                     "cannot serve the folder %s: openat2(2), which keeps requests inside of it, "
+                     "fails: %s; it needs Linux 5.6 and a container runtime whose seccomp filter "
+                     "allows it",
+                     path, strerror(-error));
+        } else {
+            buf_addf(ret_why, "cannot serve the folder %s: %s; %s", path, strerror(-error),
+                     root_open_advice(-error));
+        }
         fd_close(&fd);
         return error;
     }
