@@ -149,6 +149,7 @@ void
 child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms)
 {
     child->pid = pid;
+    child->stopped = false;
     child->started_ms = clock_mono_ms();
     child->ready_since_ms = 0;
     child->ours = NULL;
@@ -259,4 +260,21 @@ child_reap_all(struct master *master)
         }
         info.si_pid = 0;
     }
+}
+
+bool
+child_note_stops(struct master *master)
+{
+    siginfo_t info = {.si_pid = 0};
+    bool any = false;
+
+    while (waitid(P_ALL, 0, &info, WSTOPPED | WCONTINUED | WNOHANG) == 0 && info.si_pid != 0) {
+        struct child *child = child_by_pid(master, info.si_pid);
+        if (child != NULL) {
+            child->stopped = info.si_code == CLD_STOPPED;
+            any = true;
+        }
+        info.si_pid = 0;
+    }
+    return any;
 }

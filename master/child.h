@@ -66,7 +66,8 @@ struct child {
     const char *boot_setting;  /* what to say when boot takes too long */
     /* runtime fields */
     enum child_state state;
-    pid_t pid; /* 0: no process */
+    pid_t pid;    /* 0: no process */
+    bool stopped; /* by SIGSTOP and the like; not yet continued */
     int64_t started_ms;
     int64_t ready_since_ms; /* 0: not READY in this life */
     const char *ours;       /* static text: why we killed it */
@@ -98,6 +99,9 @@ void child_suspect(struct child *child, const char *why);
 
 /* Reaps every process that ended; strangers too, as PID 1 must. */
 void child_reap_all(struct master *master);
+
+/* Notes which children were stopped and which were continued. Returns whether there was one. */
+bool child_note_stops(struct master *master);
 
 /* "exit=3", "signal=SIGKILL", "signal=SIGSEGV core=yes". */
 #define CHILD_DEATH_TEXT_MAX 64

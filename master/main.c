@@ -7,6 +7,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "config/base/stack_trace.h"
 #include "config/config.h"
 #include "master/inherited.h"
 #include "master/master.h"
@@ -85,6 +86,7 @@ main(int argc, char **argv)
     struct config_args args;
 
     signals_block();
+    stack_trace_on_crash();
     inherited_collect();
     proctitle_init(argc, &argv);
     config_args_parse(&args, argc, argv, environ);

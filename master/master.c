@@ -357,7 +357,7 @@ start_watchers(struct master *master)
     if (watchdog_ms > 0) {
         ev_timer_again(master->loop, &master->watchdog);
     }
-    hang_watch_start(master);
+    progress_watch_start(master);
 }
 
 static void
@@ -386,7 +386,7 @@ stop_watchers(struct master *master)
     ev_prepare_stop(master->loop, &master->before_wait);
     ev_timer_stop(master->loop, &master->again);
     ev_timer_stop(master->loop, &master->watchdog);
-    hang_watch_stop(master);
+    progress_watch_stop(master);
     reload_stop(master);
     signals_stop(master);
 }

@@ -15,11 +15,11 @@
 #include "config/base/list.h"
 #include "master/apps.h"
 #include "master/control.h"
-#include "master/hang.h"
 #include "master/identity.h"
 #include "master/lane.h"
 #include "master/log_files.h"
 #include "master/pidfile.h"
+#include "master/progress_watch.h"
 #include "master/reload.h"
 #include "master/runtime_dir.h"
 #include "master/server_registry.h"
@@ -66,7 +66,7 @@ struct master {
     struct server_registry registry;
     struct app_set apps;
     struct reload reload;
-    struct hang_watch hang;
+    struct progress_watch progress_watch;
     struct log_files logs;
     struct pidfile pidfile;
     struct runtime_dir runtime_dir;

@@ -86,6 +86,9 @@ static void
 on_reap(struct master *master)
 {
     child_reap_all(master);
+    if (child_note_stops(master) && master->phase == MASTER_RUNNING) {
+        progress_watch_look(master);
+    }
 }
 
 const struct signal_row signal_rows[SIGNAL_ROW_COUNT] = {
@@ -155,12 +158,22 @@ signals_unblock(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* The handlers of stack_trace.h, or of a sanitizer, are as good for a child; exec() drops them. */
+static bool
+says_where(int number)
+{
+    return number == SIGABRT || number == SIGSEGV || number == SIGBUS || number == SIGILL ||
+           number == SIGFPE;
+}
+
 void
 signals_reset_in_child(struct master *master)
 {
     signals_stop(master);
     for (int number = 1; number < NSIG; number++) {
-        (void)signal(number, SIG_DFL); /* SIGKILL, SIGSTOP and unused numbers refuse: fine */
+        if (!says_where(number)) {
+            (void)signal(number, SIG_DFL); /* SIGKILL, SIGSTOP and unused numbers refuse: fine */
+        }
     }
     signals_unblock();
 }

@@ -39,6 +39,6 @@ void signals_stop(struct master *master);
 void signals_block(void);
 void signals_unblock(void);
 /* In a child, signals blocked: takes the watchers out of libev's tables (they are per process, so
- * that a loop of the child's own may watch the same signals), gives every signal its default
- * action and unblocks them. Does not touch the master's epoll descriptor. */
+ * that a loop of the child's own may watch the same signals), gives every signal but those of a
+ * fault its default action and unblocks them. Does not touch the master's epoll descriptor. */
 void signals_reset_in_child(struct master *master);

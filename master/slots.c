@@ -262,6 +262,22 @@ wait_for_first_boot(struct master *master)
     }
 }
 
+/* Who can serve lanes: not one that stalls, unless all do. */
+static void
+find_servers(const struct master *master, bool ret_ready[BOARD_SLOTS_MAX])
+{
+    bool any = false;
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct worker_child *worker = master->slots.slots[i].serving;
+        ret_ready[i] = takes_lanes(worker) && !worker->stalled;
+        any = any || ret_ready[i];
+    }
+    for (size_t i = 0; i < BOARD_SLOTS_MAX && !any; i++) {
+        ret_ready[i] = takes_lanes(master->slots.slots[i].serving);
+    }
+}
+
 static void
 plan_address(struct master *master, struct listen_address *address)
 {
@@ -270,9 +286,7 @@ plan_address(struct master *master, struct listen_address *address)
     uint32_t owners[BOARD_SLOTS_MAX];
 
     CHECK(address->lane_count <= BOARD_SLOTS_MAX);
-    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
-        ready[i] = takes_lanes(master->slots.slots[i].serving);
-    }
+    find_servers(master, ready);
     for (size_t i = 0; i < address->lane_count; i++) {
         homes[i] = address->lanes[i].home;
         owners[i] = address->lanes[i].owner;
@@ -290,11 +304,14 @@ plan_address(struct master *master, struct listen_address *address)
     }
 }
 
+/* One that stalls keeps its own lane while a sibling serves it too: it could not let go of it now,
+ * and when it moves again it need not be told. */
 static bool
 shall_serve(const struct worker_child *worker, const struct lane *lane)
 {
     return takes_lanes(worker) &&
-           (lane->home == LANE_SHARED || lane->owner == worker->slot->number);
+           (lane->home == LANE_SHARED || lane->owner == worker->slot->number ||
+            (worker->stalled && lane->home == worker->slot->number));
 }
 
 static void

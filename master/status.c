@@ -50,6 +50,8 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     json_number(out, "pid", child->pid);
     json_text(out, "state", child_state_name(child->state));
     json_number(out, "generation", worker->generation);
+    json_number(out, "stalled_ms",
+                worker->stalled ? clock_mono_ms() - worker->progress.stalled_since_ms : 0);
     json_number(out, "uptime_ms", child->pid != 0 ? clock_mono_ms() - child->started_ms : 0);
     json_number(out, "connections", connections);
     json_number(out, "requests", requests);

@@ -88,6 +88,10 @@ life_end(struct worker_child *worker)
     worker->sent_serial = 0;
     worker->applied_serial = 0;
     worker->refused_serial = 0;
+    worker->progress = (struct progress){0};
+    worker->stalled = false;
+    worker->stalls = 0;
+    worker->stall_told_ms = 0;
 }
 
 static uint32_t

@@ -12,6 +12,7 @@
 
 #include "config/base/list.h"
 #include "master/child.h"
+#include "master/progress.h"
 
 struct channel_message;
 struct slot;
@@ -36,8 +37,11 @@ struct worker_child {
     uint64_t refused_serial; /* the last settings that it cannot use; 0: none */
     uint32_t *lanes;         /* owned; ids of those that it serves */
     size_t lane_count;
+    struct progress progress;
+    bool stalled;          /* siblings serve its lanes */
+    uint32_t stalls;       /* of this process */
+    int64_t stall_told_ms; /* 0: not yet */
     bool leaving;          /* no lanes any more; drains as soon as they are someone else's */
-    const char *broken;    /* static text: what is wrong with its channel */
     struct list_node node; /* in slot.leaving */
 };
 
