@@ -195,26 +195,123 @@ empty_unwanted_slots(struct app *app)
     }
 }
 
+/* Its instances leave now, not when the loop comes round: a pause may end in this very turn, and
+ * there are no settings any more to start an instance with. */
+static void
+app_remove(struct app *app)
+{
+    app->settings = NULL;
+    app->wanted = 0;
+    app->is_ahead = false;
+    empty_unwanted_slots(app);
+}
+
+static const struct backend_settings *
+find_command(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        const struct backend_settings *settings = &config->backends[i];
+        if (settings->command != NULL && strcmp(settings->name, name) == 0) {
+            return settings;
+        }
+    }
+    return NULL;
+}
+
 void
 apps_commit(struct master *master)
 {
     const struct config *config = master->config;
 
     LIST_FOR_EACH (node, &master->apps.apps) {
-        app_from(node)->settings = NULL;
-        app_from(node)->wanted = 0;
+        struct app *app = app_from(node);
+        if (find_command(config, app->name) == NULL) {
+            app_remove(app);
+        }
     }
     for (size_t i = 0; i < config->backend_count; i++) {
         const struct backend_settings *settings = &config->backends[i];
-        if (settings->command != NULL) {
-            struct app *app = app_find(master, settings->name);
+        if (settings->command == NULL) {
+            continue;
+        }
+        struct app *app = app_find(master, settings->name);
+        if (app != NULL && app->is_ahead) {
+            CHECK(app->settings == settings);
+            app->is_ahead = false;
+        } else {
             app_take_settings(app != NULL ? app : app_new(master, settings->name), settings);
+            empty_unwanted_slots(app_find(master, settings->name));
         }
     }
-    /* Now, not when the loop comes round: a pause may end in this very turn, and there are no
-     * settings any more to start an instance with. */
+    master_changed(master);
+}
+
+/* ---- before settings are in use -------------------------------------------------------------- */
+
+bool
+apps_start_ahead(struct master *master, const struct config *config)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < config->backend_count; i++) {
+        const struct backend_settings *settings = &config->backends[i];
+        if (settings->command != NULL && app_find(master, settings->name) == NULL) {
+            struct app *app = app_new(master, settings->name);
+            app->is_ahead = true;
+            app_take_settings(app, settings);
+            any = true;
+        }
+    }
+    master_changed(master);
+    return any;
+}
+
+static enum apps_ahead
+app_ahead_state(const struct app *app, char **ret_why)
+{
+    enum apps_ahead result = AHEAD_BOOTING;
+
+    for (uint32_t i = 0; i < app->wanted; i++) {
+        const struct instance *instance = app->slots[i]->serving;
+        if (instance == NULL) {
+            continue;
+        }
+        if (instance->child.state == CHILD_READY) {
+            result = AHEAD_READY;
+        } else if (instance->child.state != CHILD_STARTING) {
+            const char *words = instance_last_words(instance);
+            *ret_why = xasprintf("the new %s of backend=%s did not become READY%s%s",
+                                 instance->child.name, app->name, words != NULL ? ": " : "",
+                                 words != NULL ? words : "; its lines above say why");
+            return AHEAD_FAILED;
+        }
+    }
+    return result;
+}
+
+enum apps_ahead
+apps_ahead_state(const struct master *master, char **ret_why)
+{
+    enum apps_ahead result = AHEAD_READY;
+
     LIST_FOR_EACH (node, &master->apps.apps) {
-        empty_unwanted_slots(app_from(node));
+        const struct app *app = app_from(node);
+        enum apps_ahead state = app->is_ahead ? app_ahead_state(app, ret_why) : AHEAD_READY;
+        if (state == AHEAD_FAILED) {
+            return state;
+        }
+        result = state < result ? state : result;
+    }
+    return result;
+}
+
+void
+apps_cancel_ahead(struct master *master)
+{
+    LIST_FOR_EACH (node, &master->apps.apps) {
+        if (app_from(node)->is_ahead) {
+            app_remove(app_from(node));
+        }
     }
     master_changed(master);
 }

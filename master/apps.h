@@ -44,6 +44,7 @@ struct app {
     uint64_t generation;                     /* instances of an older one are replaced */
     bool roll_failed;                        /* told; the old ones stay */
     bool rolling;                            /* to say when it is done */
+    bool is_ahead; /* started for settings that are not in use yet; settings are in theirs */
     size_t slot_count;
     struct instance_slot **slots; /* owned; grows only */
     struct list_node node;
@@ -58,6 +59,16 @@ void apps_init(struct master *master);
  * a whole sentence in error. */
 struct buf;
 int apps_prepare(struct master *master, const struct config *config, struct buf *error);
+/* Starts what a new backend of config needs, while other settings are in use: once they are, its
+ * routes shall find it READY. Followed by apps_commit() or apps_cancel_ahead(). Returns whether
+ * there is such a backend. */
+bool apps_start_ahead(struct master *master, const struct config *config);
+enum apps_ahead { AHEAD_BOOTING = 0, AHEAD_READY, AHEAD_FAILED };
+/* READY when one instance of each is; FAILED when one died or could not be started, with what it
+ * said in *ret_why, which is the caller's. */
+enum apps_ahead apps_ahead_state(const struct master *master, char **ret_why);
+/* config is not used: they leave. */
+void apps_cancel_ahead(struct master *master);
 /* master.config is new: takes over its backends. Running instances are replaced one by one; those
  * that are not wanted any more leave, and those among them without a process are gone at once. */
 void apps_commit(struct master *master);

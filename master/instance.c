@@ -588,6 +588,8 @@ instance_start(struct instance *instance)
     struct buf error = {0};
 
     instance->generation = instance->slot->app->generation;
+    free(instance->start_error);
+    instance->start_error = NULL;
     if (life_begin(instance, &error) == 0) {
         log_debug("%s started pid=%d", child->name, (int)child->pid);
     } else {
@@ -600,6 +602,7 @@ instance_start(struct instance *instance)
             log_error("cannot start %s: %s; trying again in %lldms attempts=%u", child->name,
                       error.ptr, (long long)verdict.delay_ms, verdict.deaths);
         }
+        instance->start_error = buf_take(&error);
         child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     }
     buf_release(&error);
@@ -639,6 +642,13 @@ offer_text(const struct instance *instance)
         return "it did not listen on the unix socket that it was told";
     }
     return "it did not listen on the port that it was told";
+}
+
+const char *
+instance_last_words(const struct instance *instance)
+{
+    return instance->start_error != NULL ? instance->start_error
+                                         : line_log_last(&instance->output.lines, 0);
 }
 
 static void
@@ -707,8 +717,6 @@ on_death(struct child *child, const struct child_death *death)
     struct respawn_verdict verdict = respawn_after_death(&instance->slot->respawn, clock_mono_ms(),
                                                          death->ready_ms, random_number());
     tell_death(instance, death, &verdict);
-    free(instance->start_error);
-    instance->start_error = NULL;
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     app_on_gone(instance);
 }

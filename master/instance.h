@@ -53,5 +53,7 @@ void instance_start(struct instance *instance);
 void instance_retire(struct instance *instance);
 /* SIGTERM now, SIGKILL after timeout_ms. */
 void instance_stop(struct instance *instance, int64_t timeout_ms);
+/* Why its last life did not begin, or the last line it wrote; NULL: neither. The instance's. */
+const char *instance_last_words(const struct instance *instance);
 /* Frees an instance without a process. */
 void instance_free(struct instance *instance);

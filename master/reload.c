@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- *   IDLE ──request, all prepared──► TRYING ──one worker applied, commit──► APPLYING ──all──► IDLE
- *     ▲                               │
- *     └──────── it refused ───────────┘
+ *   IDLE ──request, all prepared──► STARTING ──new applications READY──► TRYING
+ *     ▲                                │                                    │ one worker applied:
+ *     ├────── one of them died ────────┘                                    │ commit
+ *     ├────── it refused ───────────────────────────────────────────────────┤
+ *     └────── all have applied ─────────────── APPLYING ◄───────────────────┘
  *
- * What can fail happens in prepare_*() and in the worker that tries, and is undone by
+ * What can fail happens before the commit, and is undone by
  * prepared_free(); commit() cannot fail. Nobody tries when nobody could tell: no worker is READY,
  * or only new processes can have what is new (user, group); then IDLE goes to APPLYING. Runs in the
  * master.
@@ -38,6 +40,7 @@ struct prepared {
     struct identity identity;
     struct log_files logs; /* owned */
     bool new_logs;
+    bool started_ahead; /* applications of its new backends run */
     struct list_node addresses; /* new ones, owned */
     int image_fd;               /* owned */
 };
@@ -62,7 +65,12 @@ prepared_free(struct master *master, struct prepared *prepared)
     if (prepared == NULL) {
         return;
     }
-    server_registry_rollback(&master->registry);
+    apps_cancel_ahead(master);
+    if (prepared->started_ahead) {
+        server_registry_abandon(&master->registry, prepared->serial);
+    } else {
+        server_registry_rollback(&master->registry);
+    }
     LIST_FOR_EACH_SAFE (node, &prepared->addresses) {
         listen_address_close(listen_address_from(node));
     }
@@ -445,13 +453,16 @@ try_settings(struct master *master, struct config *config, struct config_errors 
         prepared_free(master, prepared);
         return;
     }
-    master->reload.canaries = 0;
-    if (ask_canary(master, prepared)) {
-        master->reload.prepared = prepared;
-        enter(master, RELOAD_TRYING);
-    } else {
-        apply(master, prepared);
+    /* With another user to run as, only what is started after the commit gets it. */
+    prepared->started_ahead =
+        !needs_new_workers(&prepared->diff) && apps_start_ahead(master, config);
+    master->reload.prepared = prepared;
+    master->reload.state = RELOAD_STARTING; /* boot_timeout ends it */
+    if (prepared->started_ahead) {
+        log_info("the reload waits for the applications of new backends serial=%llu",
+                 (unsigned long long)prepared->serial);
     }
+    master_changed(master);
 }
 
 static void
@@ -468,6 +479,31 @@ give_up(struct master *master)
     reload_stop(master);
     refuse(master, &errors);
     config_errors_release(&errors);
+}
+
+static void
+go_on_after_start(struct master *master)
+{
+    struct reload *reload = &master->reload;
+    struct prepared *prepared = reload->prepared;
+
+    switch (apps_ahead_state(master, &reload->why)) {
+    case AHEAD_BOOTING:
+        return;
+    case AHEAD_FAILED:
+        reload->verdict = CANARY_NONE;
+        give_up(master);
+        return;
+    case AHEAD_READY:
+        break;
+    }
+    reload->canaries = 0;
+    if (ask_canary(master, prepared)) {
+        enter(master, RELOAD_TRYING);
+    } else {
+        reload->prepared = NULL;
+        apply(master, prepared);
+    }
 }
 
 static void
@@ -554,6 +590,9 @@ finish(struct master *master, enum roll_result roll)
 void
 reload_reconcile(struct master *master)
 {
+    if (master->reload.state == RELOAD_STARTING) {
+        go_on_after_start(master);
+    }
     if (master->reload.state == RELOAD_TRYING) {
         go_on_after_try(master);
     }

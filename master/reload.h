@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * New settings as a transaction: load, check, compare, prepare (whatever can fail), let one worker
- * try them (it may see less of the system than the master), commit; or nothing at all. The first
- * settings go the same way, but for the try. Runs in the master.
+ * New settings as a transaction: load, check, compare, prepare (whatever can fail), boot
+ * the applications of new backends, let one worker try the settings (it may see less of the system
+ * than the master), commit; or nothing at all. The first settings go the same way without the two
+ * steps that need somebody who serves meanwhile. Runs in the master.
  */
 #pragma once
 
@@ -19,7 +20,8 @@ struct worker_child;
 
 enum reload_state {
     RELOAD_IDLE = 0,
-    RELOAD_TRYING,  /* prepared; one worker, the canary, tries them */
+    RELOAD_STARTING, /* prepared; applications of new backends boot */
+    RELOAD_TRYING,   /* one worker, the canary, tries them */
     RELOAD_APPLYING /* committed; workers take it over */
 };
 
@@ -37,7 +39,7 @@ struct reload {
     bool queued; /* one more after this one */
     size_t changes;
     uint64_t last_serial;        /* of settings that were ever sent; none is used twice */
-    struct prepared *prepared;   /* owned; TRYING only */
+    struct prepared *prepared;   /* owned; STARTING and TRYING */
     struct worker_child *canary; /* TRYING; NULL once there is a verdict */
     unsigned int canaries;       /* workers that were asked */
     enum canary_verdict verdict;

@@ -216,16 +216,55 @@ def test_reload_ends_the_pause_also_when_the_settings_are_wrong():
 
 def test_backend_that_cannot_start_is_removed_in_any_moment_of_its_pause():
     """An instance waits for its next try when the settings that it would start with go."""
-    def only(name):
-        return {"master": {"workers": 1},
-                f"backend:{name}": {"command": "/bin/false {port}", "instances": 12},
-                f"route:{name}": {"path": f"/{name}", "backend": name}}
-    with Narwhal(only("a"), errors=["instance [ab]/"]) as narwhal:
-        mark = 0
-        for number in range(30):
-            # Behind each other in one turn of the loop: the pauses end in all of these moments.
-            narwhal.wait_log(rf"instance {'ab'[number % 2]}/\d+ died .* respawn_in=", since=mark)
-            mark = narwhal.mark()
-            narwhal.write(only("ba"[number % 2]))
-            narwhal.signal(signal.SIGHUP)
-        wait_until(lambda: "reload done serial=31" in "\n".join(narwhal.log()), "the last reload")
+    settings = {"master": {"workers": 1}, **{
+        f"backend:{name}": {"command": "/bin/false {port}", "instances": 2} for name in "abcdef"}}
+    routes = {f"route:{name}": {"path": f"/{name}", "backend": name} for name in "abcdef"}
+    with Narwhal({**settings, **routes}, errors=["instance [a-f]/"]) as narwhal:
+        for name in "abcdef":
+            narwhal.wait_log(rf"instance {name}/1 died .* respawn_in=", count=2)
+            del settings[f"backend:{name}"], routes[f"route:{name}"]
+            narwhal.write(hello("ok", **settings, **routes))
+            narwhal.reload()
+        assert client.get(narwhal.address).status == 200
+
+
+def test_new_application_boots_before_its_routes_are_used():
+    slow = "sleep .5; exec uvicorn app_fastapi:app --uds $1"
+    app = {"backend:app": {"command": f"sh -c '{slow}' sh {{socket}}", "directory": APPS}}
+
+    def route(action):
+        return {"route:pid": {"path": "/pid", **action}}
+    with Narwhal(route({"respond": "200 ok"})) as narwhal, Load(narwhal.address, "/pid") as load:
+        load.wait_answers(5)
+        narwhal.write({**app, **route({"backend": "app"})})
+        narwhal.reload()
+        load.wait_answers(5, lambda body: b"pid" in body)
+
+
+def test_new_application_that_does_not_start_changes_nothing():
+    command = {"command": "sh -c \"echo no module named shop >&2; exit 3\"", "listen": "fd"}
+    with Narwhal(hello("one"), errors=["reload refused", "shop", "instance app/0"]) as narwhal:
+        with Load(narwhal.address) as load:
+            load.wait_answers(5)
+            for _ in range(3):
+                narwhal.write({"backend:app": command,
+                               "route:hello": {"path": "/", "backend": "app"}})
+                mark = narwhal.reload(expect="refused")
+                assert "no module named shop" in narwhal.wait_log(
+                    "the new instance app/0 of backend=app did not become READY.*", since=mark)[0]
+                load.wait_answers(5, lambda body: body.strip() == b"one")
+            narwhal.write(hello("two"))
+            narwhal.reload()
+            load.wait_answers(5, lambda body: body.strip() == b"two")
+        assert not narwhal.status()["backends"]
+
+
+def test_stop_while_a_new_application_boots():
+    with Narwhal(hello("one")) as narwhal:
+        narwhal.write({"backend:app": {"command": "sleep 1000", "listen": "port"},
+                       "route:hello": {"path": "/", "backend": "app"}})
+        narwhal.signal(signal.SIGHUP)
+        narwhal.wait_log("the reload waits for the applications of new backends")
+        narwhal.signal(signal.SIGHUP)
+        assert client.get(narwhal.address).text.strip() == "one"
+        narwhal.stop()
