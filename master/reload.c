@@ -40,7 +40,7 @@ struct prepared {
     struct identity identity;
     struct log_files logs; /* owned */
     bool new_logs;
-    bool started_ahead; /* applications of its new backends run */
+    bool started_ahead;         /* applications of its new backends run */
     struct list_node addresses; /* new ones, owned */
     int image_fd;               /* owned */
 };

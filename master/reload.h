@@ -22,7 +22,7 @@ enum reload_state {
     RELOAD_IDLE = 0,
     RELOAD_STARTING, /* prepared; applications of new backends boot */
     RELOAD_TRYING,   /* one worker, the canary, tries them */
-    RELOAD_APPLYING /* committed; workers take it over */
+    RELOAD_APPLYING  /* committed; workers take it over */
 };
 
 /* What came of the try. */
