@@ -223,6 +223,9 @@ setting_applies(const struct setting *setting, const void *section_struct, const
         {SETTING_BACKEND, "instances", "command"}, {SETTING_BACKEND, "listen", "command"},
         {SETTING_BACKEND, "directory", "command"}, {SETTING_BACKEND, "environment", "command"},
         {SETTING_ROUTE, "index", "static"},        {SETTING_ROUTE, "strip_prefix", "backend"},
+#ifdef NARWHAL_TEST_ROUTES
+        {SETTING_ROUTE, "spin", "respond"},
+#endif
     };
 
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {

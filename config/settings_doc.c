@@ -4,6 +4,7 @@
  * of settings. A build-time tool; the target "docs" writes both files into the source tree and the
  * test config.generated_files compares them.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,16 @@ static const char *const reload_texts[] = {
     [RELOAD_WORKERS] = "WORKERS (the workers are replaced one by one)",
     [RELOAD_RESTART] = "RESTART (a reload refuses the change)",
 };
+
+/* The documents are about the binary that ships, whichever build makes them. */
+static bool
+is_in_section(const struct setting *setting, enum setting_section section)
+{
+    static const char test_only[] = "Test builds only";
+
+    return setting->section == section &&
+           strncmp(setting->documentation, test_only, sizeof(test_only) - 1) != 0;
+}
 
 static void
 print_allowed(const struct setting *setting, struct buf *out)
@@ -217,7 +228,7 @@ print_markdown(void)
     for (enum setting_section section = 0; section < SETTING_SECTION_COUNT; section++) {
         (void)printf("\n## %s\n\n%s\n", section_headers[section], section_texts[section]);
         for (size_t row = 0; row < SETTING_ROWS; row++) {
-            if (setting_at(row)->section == section) {
+            if (is_in_section(setting_at(row), section)) {
                 print_markdown_setting(setting_at(row));
             }
         }
@@ -278,7 +289,7 @@ print_ini(void)
             (void)puts(section_headers[section]);
         }
         for (size_t row = 0; row < SETTING_ROWS; row++) {
-            if (setting_at(row)->section == section) {
+            if (is_in_section(setting_at(row), section)) {
                 print_ini_setting(setting_at(row));
             }
         }

@@ -32,5 +32,8 @@ struct action {
 
 extern const struct action action_respond;
 extern const struct action action_redirect;
+#ifdef NARWHAL_TEST_ROUTES
+extern const struct action action_spin;
+#endif
 extern const struct action action_static;
 extern const struct action action_backend;

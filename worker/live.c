@@ -84,6 +84,11 @@ route_build(struct live *live, struct route *route, const struct route_settings 
         CHECK(settings->respond.text != NULL);
         route->action = &action_respond;
         build_respond(&route->fixed, &settings->respond);
+#ifdef NARWHAL_TEST_ROUTES
+        if (settings->spin_ms > 0) {
+            route->action = &action_spin;
+        }
+#endif
     }
     return true;
 }
