@@ -8,7 +8,7 @@ import time
 import pytest
 
 import client
-from narwhal import Narwhal, process_stat, wait_until
+from narwhal import Narwhal, process_stat, run_narwhal, wait_until
 
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 
@@ -132,3 +132,50 @@ def test_a_master_that_was_stopped_blames_nobody():
         ask(narwhal)
         wait_until(lambda: is_home(narwhal), "the lanes to be home")
         assert narwhal.workers() == workers
+
+
+
+# ---- a worker that is busy: only test builds have a route that spins -----------------------------
+def spinning(seconds, **master):
+    narwhal = Narwhal({**HELLO, "master": {"workers": 4, **master},
+                       "route:spin": {"path": "/spin", "respond": "200 spun",
+                                      "spin": f"{seconds}s"}},
+                      start=False)
+    status, _, said = run_narwhal("--check-config", "-c", narwhal.settings_path)
+    if status == 78 and "spin" in said:
+        narwhal.destroy()
+        pytest.skip("this binary has no route that spins")
+    return narwhal.start()
+
+
+def test_nobody_waits_behind_a_busy_worker():
+    with spinning(4) as narwhal:
+        workers = narwhal.workers()
+        with client.Client(narwhal.address) as busy:
+            busy.send(client.encode("GET", "/spin"))
+            narwhal.wait_log("stalls.*one turn of its loop does not end")
+            begin = time.monotonic()
+            ask(narwhal)
+            assert time.monotonic() - begin < 3, "forty requests, while one worker is busy"
+            assert busy.response().text.strip() == "spun"
+        wait_until(lambda: is_home(narwhal), "the lane to come home")
+        assert narwhal.workers() == workers
+
+
+def test_endless_turn_is_aborted_and_tells_its_stack():
+    with spinning(600, timeout="1s") as narwhal:
+        for pattern in ("makes no progress", "ended by signal=SIGABRT", "stack #"):
+            narwhal.expect_error(pattern)
+        workers = narwhal.workers()
+        with client.Client(narwhal.address) as busy:
+            busy.send(client.encode("GET", "/spin"))
+            match = narwhal.wait_log(r"worker slot=(\d) makes no progress and is killed pid=(\d+) .*"
+                                     "why=\"one turn of its loop does not end\"")
+            slot, victim = int(match[1]), int(match[2])
+            assert workers[slot] == victim
+            narwhal.wait_log(rf"worker {slot}\[{victim}\]: stack #\d+ narwhal\+0x")
+            narwhal.wait_log(rf"worker slot={slot} died pid={victim} signal=SIGABRT")
+            with pytest.raises((client.ConnectionEnded, ConnectionResetError)):
+                busy.response()
+        narwhal.wait_workers(4, without=[victim])
+        ask(narwhal)
