@@ -6,7 +6,8 @@
  * and write(), which take the longer way through the kernel's file layer. What a server costs above
  * this is what it does with a request; below it no server that waits in epoll can get.
  *
- *   canned        listens on 127.0.0.1, any free port, and writes the port as its first line
+ *   canned [SIZE]    listens on 127.0.0.1, any free port, and writes the port as its first line;
+ *                    the body has SIZE bytes, 3 when it is not said
  *
  * Ends by a signal. Not part of narwhal; run.sh compiles it.
  */
@@ -24,20 +25,34 @@
 #define EVENTS_MAX 64
 #define READ_MAX 16384
 
-/* The fields that narwhal and nginx send too, so that all write about as many bytes. */
-static const char answer[] = "HTTP/1.1 200 OK\r\n"
-                             "Server: canned\r\n"
-                             "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
-                             "Content-Type: text/plain\r\n"
-                             "Content-Length: 3\r\n"
-                             "\r\n"
-                             "ok\n";
+#define BODY_MAX 65536
+
+static char answer[512 + BODY_MAX];
+static size_t answer_length;
 
 static void
 die(const char *what)
 {
     fprintf(stderr, "canned: %s: %s\n", what, strerror(errno));
     exit(1);
+}
+
+/* The fields that narwhal and nginx send too, so that all write about as many bytes. */
+static void
+make_answer(size_t size)
+{
+    int head = snprintf(answer, 512,
+                        "HTTP/1.1 200 OK\r\n"
+                        "Server: canned\r\n"
+                        "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+                        "Content-Type: text/plain\r\n"
+                        "Content-Length: %zu\r\n"
+                        "\r\n",
+                        size);
+
+    memset(answer + head, 'x', size);
+    memcpy(answer + head, "ok\n", size < 3 ? size : 3);
+    answer_length = (size_t)head + size;
 }
 
 static void
@@ -91,16 +106,22 @@ answer_one(int fd)
     if (got == -1 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }
-    if (got <= 0 ||
-        send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL) != (ssize_t)sizeof(answer) - 1) {
+    if (got <= 0 || send(fd, answer, answer_length, MSG_NOSIGNAL) != (ssize_t)answer_length) {
         close(fd);
     }
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS_MAX];
+    size_t size = argc > 1 ? strtoul(argv[1], NULL, 10) : 3;
+
+    if (size > BODY_MAX) {
+        fprintf(stderr, "canned: the body has at most %d bytes\n", BODY_MAX);
+        return 1;
+    }
+    make_answer(size);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 
     if (epoll_fd == -1) {
