@@ -744,6 +744,7 @@ conn_open(struct worker *worker, int fd, const struct peer *peer)
     list_init(&conn->node);
     conn->worker = worker;
     conn->peer = *peer;
+    conn->opened_ms = worker->now_ms;
     conn->state = CONN_IDLE;
     stream_init(&conn->stream, &worker->batch, fd, on_client_io);
     deadline_init(&conn->deadline, on_conn_timeout);
@@ -787,6 +788,63 @@ conn_close(struct conn *conn, enum close_reason reason)
     worker->conn_count--;
     board_count(&worker->me->counters.closed, 1);
     worker_conn_ended(worker);
+}
+
+static enum conn_cut
+cut_of(const struct conn *conn)
+{
+    switch ((enum conn_state)conn->state) {
+    case CONN_HEAD:
+    case CONN_BUSY:
+        return CONN_CUT_REQUEST;
+    case CONN_FINISH:
+        return stream_is_drained(&conn->stream) ? CONN_CUT_IDLE : CONN_CUT_REQUEST;
+    case CONN_TUNNEL:
+        return CONN_CUT_TUNNEL;
+    case CONN_IDLE:
+    case CONN_LINGER:
+    case CONN_CLOSED:
+    case CONN_STATE_COUNT:
+        break;
+    }
+    return CONN_CUT_IDLE;
+}
+
+static void
+tell_cut(const struct conn *conn, enum conn_cut cut)
+{
+    const struct exchange *exchange = conn->exchange;
+    int64_t now_ms = conn->worker->now_ms;
+    char client[PEER_TEXT_MAX];
+
+    (void)peer_format(&conn->peer, client);
+    if (exchange == NULL) {
+        log_warn("request cut at graceful_timeout in the middle of its %s client=%s:%u "
+                 "connection_age=%lldms",
+                 conn->state == CONN_HEAD ? "head" : "response", client, conn->peer.port,
+                 (long long)(now_ms - conn->opened_ms));
+        return;
+    }
+    struct str method = span_str(exchange->head->method_text, exchange->base);
+    struct str path = exchange_shown_path(exchange);
+    log_warn("%s cut at graceful_timeout client=%s:%u request=\"%.*s %.*s\" age=%lldms "
+             "connection_age=%lldms status=%d sent=%llu",
+             cut == CONN_CUT_TUNNEL ? "tunnel" : "request", client, conn->peer.port,
+             STR_ARG(method), path.len < 300 ? (int)path.len : 300, path.ptr,
+             (long long)(now_ms - exchange->started_ms), (long long)(now_ms - conn->opened_ms),
+             exchange->status, (unsigned long long)(conn->stream.sent_bytes - exchange->sent_mark));
+}
+
+enum conn_cut
+conn_cut(struct conn *conn, bool tell)
+{
+    enum conn_cut cut = cut_of(conn);
+
+    if (tell && cut != CONN_CUT_IDLE) {
+        tell_cut(conn, cut);
+    }
+    conn_close(conn, CLOSE_CUT);
+    return cut;
 }
 
 void

@@ -57,6 +57,7 @@ struct conn {
     struct exchange *exchange; /* owned; NULL between requests */
     struct conn_input *input;  /* owned; NULL when nothing is kept */
     uint64_t requests;
+    int64_t opened_ms;
     struct peer peer;
     uint8_t state;      /* enum conn_state */
     bool feeding;       /* conn_feed() is at work above us on the stack */
@@ -72,6 +73,10 @@ void conn_open(struct worker *worker, int fd, const struct peer *peer);
 void conn_exchange_ended(struct conn *conn, bool close);
 /* Ends the connection now. The memory stays until the end of the turn. */
 void conn_close(struct conn *conn, enum close_reason reason);
+/* The worker leaves and cannot wait: ends the connection. With tell, and when the client loses
+ * something by it, a line in the log says what. */
+enum conn_cut { CONN_CUT_REQUEST = 0, CONN_CUT_TUNNEL, CONN_CUT_IDLE, CONN_CUT_COUNT };
+enum conn_cut conn_cut(struct conn *conn, bool tell);
 /* After an event that was not the client's (a server's, a timer's) changed something: flushes, goes
  * on with what waits, recomputes what to watch and until when. */
 void conn_settle(struct conn *conn);

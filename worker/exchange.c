@@ -273,6 +273,15 @@ exchange_free(struct exchange *exchange)
     }
 }
 
+struct str
+exchange_shown_path(const struct exchange *exchange)
+{
+    const struct request_head *head = exchange->head;
+    bool has_path = head->form == TARGET_ORIGIN || head->form == TARGET_ABSOLUTE;
+
+    return span_str(has_path ? head->path : head->target, exchange->base);
+}
+
 /* "*" is for the server as a whole (RFC 9110 section 9.3.7). */
 static void
 answer_options_of_server(struct exchange *exchange)
@@ -343,6 +352,8 @@ exchange_begin(struct conn *conn, const struct request_head *head, const char *b
     exchange->started_ms = worker->now_ms;
     exchange->started_real_ms = worker->now_real_ms;
     exchange->upstream_ms = -1;
+    board_note_request(worker->me, span_str(head->method_text, base), exchange_shown_path(exchange),
+                       worker->now_ms);
     exchange->request_done =
         head->framing == BODY_NONE || (head->framing == BODY_LENGTH && head->content_length == 0);
     exchange->continue_due = head->expect_continue && !exchange->request_done;

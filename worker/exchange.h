@@ -56,6 +56,8 @@ struct exchange {
     struct exchange *next_spare;
 };
 
+/* The path as sent, for logs that must not hold secrets: without the query. */
+struct str exchange_shown_path(const struct exchange *exchange);
 /* Copies the head, so that it outlives this turn. Safe to call twice. false: out of memory, and
  * the exchange was answered with 503. */
 bool exchange_keep_head(struct exchange *exchange);

@@ -14,7 +14,7 @@
 
 /* "NARWHAL1" */
 #define BOARD_MAGIC UINT64_C(0x314c41485752414e)
-#define BOARD_VERSION 1
+#define BOARD_VERSION 2
 
 static const char *const state_names[BOARD_STATE_COUNT] = {
 #define BOARD_STATE_NAME(name) [BOARD_##name] = #name,
@@ -51,6 +51,21 @@ scoreboard_create(int *ret_fd)
     board->size = sizeof(*board);
     *ret_fd = fd;
     return board;
+}
+
+int64_t
+board_copy_request(const struct board_worker *worker, char ret_text[BOARD_REQUEST_MAX])
+{
+    int64_t began_ms = atomic_load_explicit(&worker->request_began_ms, memory_order_relaxed);
+    size_t length = 0;
+
+    while (began_ms != 0 && length < sizeof(worker->request) - 1 &&
+           worker->request[length] != '\0') {
+        unsigned char c = (unsigned char)worker->request[length];
+        ret_text[length++] = c < 0x20 || c >= 0x7f || c == '"' ? '?' : (char)c;
+    }
+    ret_text[length] = '\0';
+    return began_ms;
 }
 
 bool
@@ -115,6 +130,7 @@ board_retire_worker(struct scoreboard *board, uint32_t cell)
     }
     atomic_store_explicit(&worker->turn_started_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->settings_serial, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->request_began_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->state, BOARD_FREE, memory_order_release);
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "config/base/str.h"
 #include "config/value.h"
 
 #define BOARD_LINE 64
@@ -25,6 +26,8 @@
 #define BOARD_CELLS_MAX (2 * BOARD_SLOTS_MAX) /* each slot may have one worker leaving */
 #define BOARD_SERVERS_MAX 1024
 #define BOARD_NAME_MAX 33 /* name of a backend with its NUL */
+#define BOARD_REQUEST_MAX 192
+#define BOARD_DEATHS_MAX 64
 
 /* Life of a child, worker or app instance; DESIGN: STARTING -> READY -> DRAINING -> GONE. */
 #define BOARD_STATES(X) X(FREE) X(STARTING) X(READY) X(DRAINING) X(BACKOFF) X(DOWN)
@@ -71,6 +74,10 @@ struct board_worker {
      * (ev_check), cleared before it waits (ev_prepare). */
     _Alignas(BOARD_LINE) _Atomic int64_t turn_started_ms; /* 0: waiting for events */
     _Atomic uint64_t settings_serial;                     /* of the settings in use */
+    /* lines: what the worker does, written by it when it begins to answer a request and kept until
+     * the next one begins: "GET /path". See board_note_request() and board_copy_request(). */
+    _Alignas(BOARD_LINE) _Atomic int64_t request_began_ms; /* clock_mono_ms(); 0: none yet */
+    char request[BOARD_REQUEST_MAX - sizeof(int64_t)];
     /* lines: written by the worker */
     _Alignas(BOARD_LINE) struct board_counters counters;
     /* Requests this worker has open at each server: what to give back when it dies. */
@@ -91,6 +98,32 @@ struct board_server {
     _Atomic int64_t down_until_ms;                   /* not chosen before, unless all are down */
 };
 
+/* What is remembered of a dead child, worker or app instance; master/deaths.h fills and shows it.
+ */
+struct board_death {
+    _Alignas(BOARD_LINE) int64_t when_real_ms;
+    int64_t uptime_ms;
+    int64_t ready_ms; /* how long it had been READY */
+    int64_t cpu_user_ms;
+    int64_t cpu_system_ms;
+    int64_t maxrss_kib;
+    int64_t switches_voluntary;
+    int64_t switches_involuntary;
+    int64_t request_age_ms; /* of request */
+    uint64_t generation;
+    uint32_t pid;
+    uint32_t slot;
+    int32_t status;    /* of wait(2) */
+    uint32_t cause;    /* enum death_cause */
+    uint32_t oom_kill; /* 1: the kernel counted an OOM kill in our cgroup since the last look */
+    uint32_t deaths;   /* in this row, this one included; see respawn.h */
+    bool was_ready;
+    char name[64];
+    char reason[64];                 /* why narwhal killed it; "" else */
+    char request[BOARD_REQUEST_MAX]; /* the last one that a worker began to answer; "" else */
+    char words[256];                 /* the last line of an instance; "" else */
+};
+
 struct scoreboard {
     _Alignas(BOARD_LINE) uint64_t magic;
     uint32_t version;
@@ -99,6 +132,10 @@ struct scoreboard {
     _Alignas(BOARD_LINE) struct board_counters retired; /* of workers that are gone: the master's */
     struct board_worker workers[BOARD_CELLS_MAX];
     struct board_server servers[BOARD_SERVERS_MAX];
+    /* A ring, the master's alone: the newest is before death_next. */
+    _Alignas(BOARD_LINE) uint32_t death_next;
+    uint32_t death_count;
+    struct board_death deaths[BOARD_DEATHS_MAX];
 };
 
 /* Creates the memfd and maps it, all zero but the header. Pages are touched on use only. NULL with
@@ -113,6 +150,26 @@ board_count(_Atomic uint64_t *counter, uint64_t more)
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more,
                           memory_order_relaxed);
 }
+
+/* Notes what the worker answers from now on: no allocation, a bounded copy. path without the query,
+ * which may hold secrets. Worker. */
+static inline void
+board_note_request(struct board_worker *me, struct str method, struct str path, int64_t now_ms)
+{
+    size_t room = sizeof(me->request) - 2; /* for the blank and the NUL */
+    size_t method_length = method.len < room ? method.len : room;
+    size_t path_length = path.len < room - method_length ? path.len : room - method_length;
+
+    memcpy(me->request, method.ptr, method_length);
+    me->request[method_length] = ' ';
+    memcpy(me->request + method_length + 1, path.ptr, path_length);
+    me->request[method_length + 1 + path_length] = '\0';
+    atomic_store_explicit(&me->request_began_ms, now_ms, memory_order_relaxed);
+}
+/* Copies the note, with '?' for whatever could disturb a log; returns when that request began on
+ * the monotonic clock, 0 and "" when there was none. The note of a worker that runs may be half of
+ * one request and half of the next; one that stands still or is dead has a whole one. */
+int64_t board_copy_request(const struct board_worker *worker, char ret_text[BOARD_REQUEST_MAX]);
 
 /* Claims one request at a server for a cell: false when slots (0: no limit) are taken. Exact
  * across workers. The claim is noted in the cell first, so that a worker dying in between can only

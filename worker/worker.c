@@ -30,6 +30,9 @@
 #include "worker/proxy/upstream.h"
 #include "worker/worker_private.h"
 
+/* Connections that are told one by one when a drain cuts them; all are counted. */
+#define CUTS_TOLD_MAX 200
+
 /* ---- telling the master -----------------------------------------------------------------------
  */
 
@@ -77,10 +80,15 @@ on_drain_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
     if (!deadline_is_due(&worker->drain_deadline, loop, worker->now_ms)) {
         return;
     }
-    log_warn("graceful_timeout is over, cutting what is open connections=%u", worker->conn_count);
+    uint32_t cuts[CONN_CUT_COUNT] = {0};
     LIST_FOR_EACH_SAFE (node, &worker->conns) {
-        conn_close(container_of(node, struct conn, node), CLOSE_CUT);
+        bool tell = cuts[CONN_CUT_REQUEST] + cuts[CONN_CUT_TUNNEL] < CUTS_TOLD_MAX;
+        cuts[conn_cut(container_of(node, struct conn, node), tell)]++;
     }
+    bool all_told = cuts[CONN_CUT_REQUEST] + cuts[CONN_CUT_TUNNEL] <= CUTS_TOLD_MAX;
+    log_warn("graceful_timeout is over, what was open is cut requests=%u tunnels=%u idle=%u%s",
+             cuts[CONN_CUT_REQUEST], cuts[CONN_CUT_TUNNEL], cuts[CONN_CUT_IDLE],
+             all_told ? "" : "; the lines above tell the first of them");
 }
 
 static void
