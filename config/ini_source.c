@@ -312,10 +312,11 @@ read_file(const char *path, struct buf *ret_bytes, char ret_message[256])
     if (fd == -1 || fstat(fd, &status) == -1) {
         result = -errno;
         /* open(2): ENXIO is the answer of a socket file. */
-        (void)snprintf(ret_message, 256,
-                       "the settings file cannot be read: %s; name one with -c "
-                       "FILE",
-                       result == -ENXIO ? "it is a socket or has no device" : strerror(-result));
+        (void)snprintf(ret_message, 256, "the settings file cannot be read: %s; %s",
+                       result == -ENXIO ? "it is a socket or has no device" : strerror(-result),
+                       result == -EMFILE || result == -ENFILE
+                           ? "out of descriptors (LimitNOFILE=, ulimit -n)"
+                           : "name one with -c FILE");
         fd_close(&fd);
         return result;
     }

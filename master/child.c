@@ -15,11 +15,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "config/base/check.h"
 #include "config/base/clock.h"
 #include "config/base/log.h"
+#include "master/deaths.h"
 #include "master/master.h"
 
 static const char *const state_names[CHILD_STATE_COUNT] = {
@@ -206,6 +208,13 @@ child_describe_status(int status, char ret_text[CHILD_DEATH_TEXT_MAX])
     }
 }
 
+bool
+child_departed(const struct child_death *death)
+{
+    return death->before == CHILD_DRAINING && death->ours == NULL &&
+           (WIFEXITED(death->status) || WTERMSIG(death->status) == SIGTERM);
+}
+
 static struct child *
 child_by_pid(struct master *master, pid_t pid)
 {
@@ -219,18 +228,23 @@ child_by_pid(struct master *master, pid_t pid)
 }
 
 static void
-bury(struct child *child, pid_t pid, int status)
+bury(struct child *child, pid_t pid, int status, const struct rusage *usage)
 {
     struct master *master = child->master;
     int64_t now_ms = clock_mono_ms();
+    struct board_death record;
     struct child_death death = {.pid = pid,
                                 .status = status,
                                 .uptime_ms = now_ms - child->started_ms,
                                 .ready_ms =
                                     child->ready_since_ms > 0 ? now_ms - child->ready_since_ms : 0,
                                 .before = child->state,
-                                .ours = child->ours};
+                                .ours = child->ours,
+                                .record = &record};
+    bool oom = child->ours == NULL && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+               oom_watch_take(&master->oom, now_ms);
 
+    death_record(&record, child->name, &death, usage, oom);
     child->pid = 0;
     child->ops->on_death(child, &death); /* may free it */
     master_changed(master);
@@ -240,6 +254,7 @@ void
 child_reap_all(struct master *master)
 {
     siginfo_t info = {.si_pid = 0};
+    struct rusage usage;
     int status;
 
     /* Looked at before it is reaped: as long as the leader is a zombie, the number of its group is
@@ -250,11 +265,11 @@ child_reap_all(struct master *master)
         if (child != NULL && child->leads_group) {
             (void)kill(-pid, SIGKILL); /* nobody looks after the rest of the group any more */
         }
-        if (waitpid(pid, &status, WNOHANG) != pid) {
+        if (wait4(pid, &status, WNOHANG, &usage) != pid) {
             break;
         }
         if (child != NULL) {
-            bury(child, pid, status);
+            bury(child, pid, status, &usage);
         } else {
             log_debug("a process that is not of narwhal was reaped pid=%d", (int)pid);
         }

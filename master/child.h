@@ -43,9 +43,10 @@ struct child_death {
     pid_t pid;
     int status; /* of waitpid() */
     int64_t uptime_ms;
-    int64_t ready_ms;        /* how long it had been READY; 0: never */
-    enum child_state before; /* the state that death met */
-    const char *ours;        /* why the master killed it, or NULL */
+    int64_t ready_ms;           /* how long it had been READY; 0: never */
+    enum child_state before;    /* the state that death met */
+    const char *ours;           /* why the master killed it, or NULL */
+    struct board_death *record; /* with all that is known of any child; to be completed */
 };
 
 struct child_ops {
@@ -96,6 +97,10 @@ void child_abort(struct child *child, const char *why);
 
 /* It cannot be managed any more; it is most likely dying, and is killed if it is not. */
 void child_suspect(struct child *child, const char *why);
+
+/* It was asked to leave and left: not a death. An application may exit with any status, or let
+ * SIGTERM end it. */
+bool child_departed(const struct child_death *death);
 
 /* Reaps every process that ended; strangers too, as PID 1 must. */
 void child_reap_all(struct master *master);

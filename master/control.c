@@ -17,6 +17,7 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
+#include "master/deaths.h"
 #include "master/json.h"
 #include "master/master.h"
 #include "master/status.h"
@@ -85,7 +86,14 @@ run_status(struct master *master, struct buf *out)
     status_print(master, out);
 }
 
-static const struct control_command commands[] = {{"ping", run_ping}, {"status", run_status}};
+static void
+run_deaths(struct master *master, struct buf *out)
+{
+    deaths_print(master->board, out);
+}
+
+static const struct control_command commands[] = {
+    {"ping", run_ping}, {"status", run_status}, {"deaths", run_deaths}};
 
 static void
 run_line(struct control_client *client, const char *line)
@@ -100,7 +108,7 @@ run_line(struct control_client *client, const char *line)
         }
     }
     if (!known) {
-        answer_error(&answer, "unknown command; known are ping and status");
+        answer_error(&answer, "unknown command; known are ping, status and deaths");
     }
     buf_add(&client->output, answer.ptr, answer.len);
     buf_add(&client->output, "\n", 1);

@@ -32,6 +32,7 @@
 #include "config/config.h"
 #include "master/after_fork.h"
 #include "master/apps.h"
+#include "master/deaths.h"
 #include "master/exec_template.h"
 #include "master/free_port.h"
 #include "master/master.h"
@@ -659,10 +660,11 @@ tell_death(const struct instance *instance, const struct child_death *death,
     char delay[RESPAWN_DELAY_TEXT_MAX];
     struct buf text = {0};
     const char *last = line_log_last(&instance->output.lines, 0);
-    bool was_ready = death->ready_ms > 0 || death->before == CHILD_READY;
+    bool was_ready = death->record->was_ready;
 
     respawn_print_delay(verdict, delay);
     child_describe_status(death->status, how);
+    death_add_facts(death->record, &text);
     if (instance->start_error != NULL) {
         buf_addf(&text, ": %s", instance->start_error);
     } else if (death->ours != NULL) {
@@ -671,21 +673,48 @@ tell_death(const struct instance *instance, const struct child_death *death,
     if (last != NULL) {
         buf_addf(&text, "; last words: %.500s", last);
     }
-    const char *more = text.ptr != NULL ? text.ptr : "";
     if (verdict->report == RESPAWN_SUMMARIZE) {
-        log_error(
-            "%s dies again and again deaths=%u in=%llds last_pid=%d last_%s next_try=%lldms%s",
-            instance->child.name, verdict->deaths, (long long)(verdict->row_ms / 1000),
-            (int)death->pid, how, (long long)verdict->delay_ms, more);
+        log_error("%s dies again and again deaths=%u in=%llds last_pid=%d last_%s next_try=%s%s",
+                  instance->child.name, verdict->deaths, (long long)(verdict->row_ms / 1000),
+                  (int)death->pid, how, delay, text.ptr);
     } else if (verdict->report == RESPAWN_FOLD) {
-        log_debug("%s died pid=%d %s%s", instance->child.name, (int)death->pid, how, more);
+        log_debug("%s died pid=%d %s%s", instance->child.name, (int)death->pid, how, text.ptr);
     } else {
         log_error("%s died pid=%d %s uptime=%lldms ready=%s respawn_in=%s%s", instance->child.name,
                   (int)death->pid, how, (long long)death->uptime_ms, was_ready ? "yes" : "never",
-                  delay, more);
+                  delay, text.ptr);
         app_output_tell_last_words(&instance->output, death->pid);
     }
     buf_release(&text);
+}
+
+static void
+tell_departure(const struct instance *instance, const struct child_death *death)
+{
+    char how[CHILD_DEATH_TEXT_MAX];
+    struct buf facts = {0};
+
+    if (!child_departed(death)) {
+        death_add_facts(death->record, &facts);
+        deaths_add(master_of(instance)->board, death->record, 1);
+    }
+    child_describe_status(death->status, how);
+    log_info("%s left pid=%d %s uptime=%lldms%s%s%s", instance->child.name, (int)death->pid, how,
+             (long long)death->uptime_ms, death->ours != NULL ? " killed_for=" : "",
+             death->ours != NULL ? death->ours : "", facts.ptr != NULL ? facts.ptr : "");
+    buf_release(&facts);
+}
+
+static void
+complete_record(const struct instance *instance, struct board_death *record)
+{
+    const char *last = line_log_last(&instance->output.lines, 0);
+
+    record->slot = instance->slot->number;
+    record->generation = instance->generation;
+    death_set_words(record, instance->start_error != NULL ? instance->start_error
+                            : last != NULL                ? last
+                                                          : "");
 }
 
 static void
@@ -699,23 +728,22 @@ on_death(struct child *child, const struct child_death *death)
     }
     life_end(instance);
     child->pid = 0;
+    complete_record(instance, death->record);
     if (instance->leaving) {
-        char how[CHILD_DEATH_TEXT_MAX];
-        child_describe_status(death->status, how);
-        log_info("%s left pid=%d %s uptime=%lldms%s%s", child->name, (int)death->pid, how,
-                 (long long)death->uptime_ms, death->ours != NULL ? " killed_for=" : "",
-                 death->ours != NULL ? death->ours : "");
+        tell_departure(instance, death);
         app_on_gone(instance);
         return;
     }
     if (instance == instance->slot->next) {
         struct respawn_verdict never = respawn_never();
+        deaths_add(master_of(instance)->board, death->record, 1);
         tell_death(instance, death, &never);
         app_on_gone(instance);
         return;
     }
     struct respawn_verdict verdict = respawn_after_death(&instance->slot->respawn, clock_mono_ms(),
                                                          death->ready_ms, random_number());
+    deaths_add(master_of(instance)->board, death->record, verdict.deaths);
     tell_death(instance, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     app_on_gone(instance);

@@ -302,6 +302,7 @@ open_kernel_objects(struct master *master)
         start_error(text);
         return EX_OSERR;
     }
+    oom_watch_init(&master->oom);
     atomic_store_explicit(&master->board->started_ms, clock_mono_ms(), memory_order_relaxed);
     return 0;
 }

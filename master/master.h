@@ -18,6 +18,7 @@
 #include "master/identity.h"
 #include "master/lane.h"
 #include "master/log_files.h"
+#include "master/oom_watch.h"
 #include "master/pidfile.h"
 #include "master/progress_watch.h"
 #include "master/reload.h"
@@ -67,6 +68,7 @@ struct master {
     struct app_set apps;
     struct reload reload;
     struct progress_watch progress_watch;
+    struct oom_watch oom;
     struct log_files logs;
     struct pidfile pidfile;
     struct runtime_dir runtime_dir;

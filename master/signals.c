@@ -5,6 +5,7 @@
  */
 #include "master/signals.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -57,7 +58,8 @@ static bool
 is_in_foreground(void)
 {
     int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    bool result = fd != -1 && tcgetpgrp(fd) == getpgrp();
+    /* Without a descriptor to look with it may be one; the operator can send the signal again. */
+    bool result = fd != -1 ? tcgetpgrp(fd) == getpgrp() : errno == EMFILE || errno == ENFILE;
 
     fd_close(&fd);
     return result;
@@ -67,7 +69,8 @@ static void
 on_pause(struct master *master)
 {
     if (is_in_foreground()) {
-        log_debug("SIGWINCH is ignored in the foreground of a terminal");
+        log_debug("SIGWINCH is ignored in the foreground of a terminal, or when there is no "
+                  "descriptor left to look for one");
         return;
     }
     log_info("received SIGWINCH");

@@ -15,12 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "config/base/buf.h"
 #include "config/base/check.h"
 #include "config/base/clock.h"
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
 #include "master/after_fork.h"
+#include "master/deaths.h"
 #include "master/master.h"
 #include "master/proctitle.h"
 #include "master/slots.h"
@@ -36,6 +38,8 @@
 #define DRAIN_MARGIN_MS 1000
 /* Messages taken from one worker in one turn of the loop. */
 #define MESSAGES_PER_TURN 64
+/* When a descriptor is sent again that the kernel had no room for. */
+#define RETRY_MS 100
 
 struct queued_message {
     struct list_node node;
@@ -70,6 +74,7 @@ channel_close(struct worker_child *worker)
 
     ev_io_stop(loop, &worker->channel_read);
     ev_io_stop(loop, &worker->channel_write);
+    ev_timer_stop(loop, &worker->channel_retry);
     queue_clear(worker);
     fd_close(&worker->channel_fd);
 }
@@ -92,6 +97,10 @@ life_end(struct worker_child *worker)
     worker->stalled = false;
     worker->stalls = 0;
     worker->stall_told_ms = 0;
+    worker->answers_due = 0;
+    worker->said_applied = false;
+    worker->said_ready = false;
+    worker->said_drained = false;
 }
 
 static uint32_t
@@ -264,22 +273,53 @@ tell_death(const struct worker_child *worker, const struct child_death *death,
     char how[CHILD_DEATH_TEXT_MAX];
     char delay[RESPAWN_DELAY_TEXT_MAX];
     const char *why = death->ours != NULL ? death->ours : "";
+    struct buf facts = {0};
 
     respawn_print_delay(verdict, delay);
     child_describe_status(death->status, how);
+    death_add_facts(death->record, &facts);
     if (verdict->report == RESPAWN_FOLD) {
-        log_debug("%s died pid=%d %s", worker->child.name, (int)death->pid, how);
+        log_debug("%s died pid=%d %s%s", worker->child.name, (int)death->pid, how, facts.ptr);
     } else if (verdict->report == RESPAWN_SUMMARIZE) {
-        log_error("%s dies again and again deaths=%u in=%llds last_pid=%d last_%s; the next try "
-                  "is in %lldms",
+        log_error("%s dies again and again deaths=%u in=%llds last_pid=%d last_%s next_try=%s%s",
                   worker->child.name, verdict->deaths, (long long)(verdict->row_ms / 1000),
-                  (int)death->pid, how, (long long)verdict->delay_ms);
+                  (int)death->pid, how, delay, facts.ptr);
     } else {
-        log_warn("%s died pid=%d %s%s%s uptime=%lldms generation=%u ready=%s respawn_in=%s",
+        log_warn("%s died pid=%d %s%s%s uptime=%lldms generation=%u ready=%s respawn_in=%s%s",
                  worker->child.name, (int)death->pid, how, *why != '\0' ? " killed_for=" : "", why,
                  (long long)death->uptime_ms, worker->generation,
-                 death->ready_ms > 0 || death->before == CHILD_READY ? "yes" : "never", delay);
+                 death->record->was_ready ? "yes" : "never", delay, facts.ptr);
     }
+    buf_release(&facts);
+}
+
+static void
+tell_departure(const struct worker_child *worker, const struct child_death *death)
+{
+    char how[CHILD_DEATH_TEXT_MAX];
+    struct buf facts = {0};
+
+    if (!child_departed(death)) {
+        death_add_facts(death->record, &facts);
+        deaths_add(worker->child.master->board, death->record, 1);
+    }
+    child_describe_status(death->status, how);
+    log_info("%s left pid=%d %s generation=%u uptime=%lldms%s%s%s", worker->child.name,
+             (int)death->pid, how, worker->generation, (long long)death->uptime_ms,
+             death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "",
+             facts.ptr != NULL ? facts.ptr : "");
+    buf_release(&facts);
+}
+
+static void
+complete_record(const struct worker_child *worker, struct board_death *record)
+{
+    const struct board_worker *cell = &worker->child.master->board->workers[worker->cell];
+    int64_t began_ms = board_copy_request(cell, record->request);
+
+    record->slot = worker->slot->number;
+    record->generation = worker->generation;
+    record->request_age_ms = began_ms != 0 ? clock_mono_ms() - began_ms : 0;
 }
 
 static void
@@ -289,24 +329,23 @@ on_death(struct child *child, const struct child_death *death)
     struct master *master = child->master;
 
     reload_on_worker_gone(master, worker);
+    complete_record(worker, death->record);
     life_end(worker);
     if (worker->leaving) {
-        char how[CHILD_DEATH_TEXT_MAX];
-        child_describe_status(death->status, how);
-        log_info("%s left pid=%d %s generation=%u uptime=%lldms%s%s", child->name, (int)death->pid,
-                 how, worker->generation, (long long)death->uptime_ms,
-                 death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "");
+        tell_departure(worker, death);
         slot_on_gone(master, worker);
         return;
     }
     if (worker == worker->slot->next) {
         struct respawn_verdict never = respawn_never();
+        deaths_add(master->board, death->record, 1);
         tell_death(worker, death, &never);
         slot_on_gone(master, worker);
         return;
     }
     struct respawn_verdict verdict = respawn_after_death(&worker->slot->respawn, clock_mono_ms(),
                                                          death->ready_ms, random_number());
+    deaths_add(master->board, death->record, verdict.deaths);
     tell_death(worker, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     slot_on_gone(master, worker);
@@ -337,6 +376,48 @@ on_settings_refused(struct worker_child *worker, const struct channel_message *m
     }
 }
 
+/* Whether it may say that now. A worker that has gone wrong must not fill the log, keep the master
+ * busy or make it believe that old settings are no longer in use: it says READY and DRAINED once,
+ * and one answer to each SETTINGS. */
+static bool
+is_expected(struct worker_child *worker, const struct channel_message *message)
+{
+    switch ((enum channel_type)message->type) {
+    case CHANNEL_READY:
+        return worker->said_applied && !worker->said_ready;
+    case CHANNEL_SETTINGS_APPLIED:
+    case CHANNEL_SETTINGS_REFUSED:
+        return worker->answers_due > 0 && message->serial <= worker->sent_serial;
+    case CHANNEL_DRAINED:
+        return !worker->said_drained;
+    case CHANNEL_NONE:
+    case CHANNEL_SETTINGS:
+    case CHANNEL_LANE_ASSIGN:
+    case CHANNEL_LANE_REVOKE:
+    case CHANNEL_DRAIN:
+    case CHANNEL_QUIT:
+    case CHANNEL_ERROR_LOG:
+    case CHANNEL_ACCESS_LOG:
+    case CHANNEL_TYPE_COUNT:
+        break; /* only the master sends these */
+    }
+    return false;
+}
+
+static void
+end_nonsense(struct worker_child *worker, const char *what)
+{
+    struct child *child = &worker->child;
+
+    bool leaves = child->state == CHILD_DRAINING; /* its open requests shall not pay for it */
+    ev_io_stop(child->master->loop, &worker->channel_read);
+    log_error("%s sent nonsense on its channel and is %s pid=%d message=%s", child->name,
+              leaves ? "not listened to while it leaves" : "killed", (int)child->pid, what);
+    if (!leaves) {
+        child_kill(child, "nonsense on its channel");
+    }
+}
+
 static void
 on_message(struct worker_child *worker, const struct channel_message *message)
 {
@@ -344,6 +425,7 @@ on_message(struct worker_child *worker, const struct channel_message *message)
 
     switch ((enum channel_type)message->type) {
     case CHANNEL_READY:
+        worker->said_ready = true;
         if (child->state == CHILD_STARTING) {
             child_set_state(child, CHILD_READY, CHILD_NO_DEADLINE);
             log_info("%s is READY pid=%d generation=%u boot=%lldms", child->name, (int)child->pid,
@@ -352,14 +434,18 @@ on_message(struct worker_child *worker, const struct channel_message *message)
         }
         return;
     case CHANNEL_SETTINGS_APPLIED:
+        worker->answers_due--;
+        worker->said_applied = true;
         worker->applied_serial = message->serial;
         (void)reload_on_answer(child->master, worker, message->serial, NULL);
         master_changed(child->master);
         return;
     case CHANNEL_SETTINGS_REFUSED:
+        worker->answers_due--;
         on_settings_refused(worker, message);
         return;
     case CHANNEL_DRAINED:
+        worker->said_drained = true;
         log_debug("%s is drained pid=%d", child->name, (int)child->pid);
         return;
     case CHANNEL_NONE:
@@ -373,9 +459,15 @@ on_message(struct worker_child *worker, const struct channel_message *message)
     case CHANNEL_TYPE_COUNT:
         break;
     }
-    log_error("%s sent a message that only the master may send and is killed pid=%d type=%s",
-              child->name, (int)child->pid, channel_type_name((enum channel_type)message->type));
-    child_kill(child, "nonsense on its channel");
+    CHECK(!"a message that is_expected() lets through has its case here");
+}
+
+/* Whether anybody still cares what it says: it is not being killed. */
+static bool
+is_heard(const struct worker_child *worker)
+{
+    return worker->child.state == CHILD_STARTING || worker->child.state == CHILD_READY ||
+           worker->child.state == CHILD_DRAINING;
 }
 
 /* The channel is of no use any more. */
@@ -385,17 +477,19 @@ on_channel_end(struct worker_child *worker, int result)
     struct child *child = &worker->child;
 
     ev_io_stop(child->master->loop, &worker->channel_read);
-    if (child->state != CHILD_STARTING && child->state != CHILD_READY) {
-        return; /* it leaves, or is being killed: SIGCHLD comes next */
+    if (!is_heard(worker)) {
+        return; /* it is being killed: SIGCHLD comes next */
     }
     if (result != -EBADMSG) {
+        if (child->state == CHILD_DRAINING) {
+            return; /* it leaves */
+        }
         /* Its end, most likely: a dying process closes its descriptors before it can be reaped, and
          * what it had not read yet makes that an ECONNRESET (unix(7)). */
         child_suspect(child, "it closed its channel");
         return;
     }
-    log_error("%s sent nonsense on its channel and is killed pid=%d", child->name, (int)child->pid);
-    child_kill(child, "nonsense on its channel");
+    end_nonsense(worker, "unreadable");
 }
 
 static void
@@ -409,7 +503,8 @@ on_channel_read(struct ev_loop *loop, ev_io *watcher, int revents)
         struct channel_message message;
         int fd = -1;
         int result = channel_receive(worker->channel_fd, &message, &fd);
-        fd_close(&fd); /* no message of a worker carries one */
+        bool with_fd = fd != -1;
+        fd_close(&fd);
         if (result == -EAGAIN) {
             return;
         }
@@ -417,8 +512,34 @@ on_channel_read(struct ev_loop *loop, ev_io *watcher, int revents)
             on_channel_end(worker, result);
             return;
         }
-        on_message(worker, &message);
+        if (!is_heard(worker)) {
+            continue;
+        }
+        if (with_fd) {
+            end_nonsense(worker, "with a descriptor");
+        } else if (!is_expected(worker, &message)) {
+            end_nonsense(worker, channel_type_name((enum channel_type)message.type));
+        } else {
+            on_message(worker, &message);
+        }
     }
+}
+
+static void
+queue_drop(struct worker_child *worker, struct queued_message *queued)
+{
+    list_remove(&queued->node);
+    fd_close(&queued->fd);
+    free(queued);
+    worker->queue_length--;
+}
+
+/* Too many descriptors are in flight, perhaps to another worker: the socket is writable all the
+ * time, so only time helps (unix(7), ETOOMANYREFS). */
+static bool
+has_no_room(int result)
+{
+    return result == -ENOBUFS || result == -ETOOMANYREFS || result == -ENOMEM;
 }
 
 static void
@@ -429,15 +550,42 @@ on_channel_write(struct ev_loop *loop, ev_io *watcher, int revents)
     (void)revents;
     LIST_FOR_EACH_SAFE (node, &worker->queue) {
         struct queued_message *queued = container_of(node, struct queued_message, node);
-        if (channel_send(worker->channel_fd, &queued->message, queued->fd) == -EAGAIN) {
+        int result = channel_send(worker->channel_fd, &queued->message, queued->fd);
+        if (result == -EAGAIN) {
             return;
         }
-        list_remove(node);
-        fd_close(&queued->fd);
-        free(queued);
-        worker->queue_length--;
+        if (has_no_room(result)) {
+            ev_io_stop(loop, watcher);
+            ev_timer_set(&worker->channel_retry, ms_to_seconds(RETRY_MS), 0.);
+            ev_timer_start(loop, &worker->channel_retry);
+            return;
+        }
+        queue_drop(worker, queued); /* sent, or it is dying and SIGCHLD comes next */
     }
     ev_io_stop(loop, watcher);
+}
+
+static void
+on_channel_retry(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)revents;
+    ev_io_start(loop, &container_of(timer, struct worker_child, channel_retry)->channel_write);
+}
+
+/* A log that is newer makes an older one in the queue pointless. So a worker that does not read
+ * while the logs are reopened again and again costs no descriptors. */
+static void
+drop_superseded(struct worker_child *worker, uint32_t type)
+{
+    if (type != CHANNEL_ERROR_LOG && type != CHANNEL_ACCESS_LOG) {
+        return;
+    }
+    LIST_FOR_EACH_SAFE (node, &worker->queue) {
+        struct queued_message *queued = container_of(node, struct queued_message, node);
+        if (queued->message.type == type) {
+            queue_drop(worker, queued);
+        }
+    }
 }
 
 static int
@@ -445,6 +593,7 @@ queue_message(struct worker_child *worker, const struct channel_message *message
 {
     int copy = -1;
 
+    drop_superseded(worker, message->type);
     if (worker->queue_length >= QUEUE_MAX) {
         return -ENOBUFS;
     }
@@ -459,7 +608,9 @@ queue_message(struct worker_child *worker, const struct channel_message *message
     queued->fd = copy;
     list_push_back(&worker->queue, &queued->node);
     worker->queue_length++;
-    ev_io_start(worker->child.master->loop, &worker->channel_write);
+    if (!ev_is_active(&worker->channel_retry)) {
+        ev_io_start(worker->child.master->loop, &worker->channel_write);
+    }
     return 0;
 }
 
@@ -475,8 +626,7 @@ worker_child_send(struct worker_child *worker, struct channel_message *message, 
     if (list_is_empty(&worker->queue)) {
         result = channel_send(worker->channel_fd, message, fd);
     }
-    /* ENOBUFS, ETOOMANYREFS: too many descriptors in flight (unix(7)); it reads them first. */
-    if (result == -EAGAIN || result == -ENOBUFS || result == -ETOOMANYREFS) {
+    if (result == -EAGAIN || has_no_room(result)) {
         result = queue_message(worker, message, fd);
     }
     if (result == 0) {
@@ -510,6 +660,7 @@ worker_child_send_image(struct worker_child *worker, uint64_t serial, int image_
     struct channel_message message = {.type = CHANNEL_SETTINGS, .serial = serial};
 
     worker->sent_serial = serial;
+    worker->answers_due++;
     worker_child_send(worker, &message, image_fd);
 }
 
@@ -598,6 +749,7 @@ worker_child_new(struct master *master, struct slot *slot)
     worker->channel_fd = -1;
     ev_io_init(&worker->channel_read, on_channel_read, 0, EV_READ);
     ev_io_init(&worker->channel_write, on_channel_write, 0, EV_WRITE);
+    ev_timer_init(&worker->channel_retry, on_channel_retry, 0., 0.);
     list_init(&worker->queue);
     list_init(&worker->node);
     return worker;

@@ -32,6 +32,11 @@ struct worker_child {
     ev_io channel_write;    /* active while queue is not empty */
     struct list_node queue; /* messages that the socket did not take */
     size_t queue_length;
+    ev_timer channel_retry; /* runs while the kernel has no room for a descriptor in flight */
+    uint32_t answers_due;   /* SETTINGS that it was sent and has not answered */
+    bool said_applied;
+    bool said_ready;
+    bool said_drained;
     uint64_t sent_serial;
     uint64_t applied_serial;
     uint64_t refused_serial; /* the last settings that it cannot use; 0: none */

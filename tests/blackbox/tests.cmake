@@ -3,11 +3,13 @@
 blackbox_test(big_upload SLOW TIMEOUT 300)
 blackbox_test(chaos_load)
 blackbox_test(connections)
+blackbox_test(deaths)
 blackbox_test(drain)
 blackbox_test(instances SLOW TIMEOUT 300)
 blackbox_test(kill9)
 blackbox_test(listeners)
 blackbox_test(logs)
+blackbox_test(master_abuse SLOW TIMEOUT 300)
 blackbox_test(proxy)
 blackbox_test(proxy_failures)
 # Alone, because it promises two seconds, and because it builds with all CPUs.
