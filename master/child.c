@@ -208,6 +208,22 @@ child_describe_status(int status, char ret_text[CHILD_DEATH_TEXT_MAX])
     }
 }
 
+const char *
+child_start_hint(int error_number)
+{
+    switch (error_number) {
+    case EAGAIN:
+        return "; the limit of processes is reached (ulimit -u, TasksMax=)";
+    case ENOMEM:
+        return "; the machine is out of memory";
+    case EMFILE:
+    case ENFILE:
+        return "; out of descriptors (LimitNOFILE=, ulimit -n)";
+    default:
+        return "";
+    }
+}
+
 bool
 child_departed(const struct child_death *death)
 {

@@ -98,6 +98,10 @@ void child_abort(struct child *child, const char *why);
 /* It cannot be managed any more; it is most likely dying, and is killed if it is not. */
 void child_suspect(struct child *child, const char *why);
 
+/* Why a process could not be started, as the end of a sentence: which limit it was; "" when there
+ * is nothing to say beyond strerror(). */
+const char *child_start_hint(int error_number);
+
 /* It was asked to leave and left: not a death. An application may exit with any status, or let
  * SIGTERM end it. */
 bool child_departed(const struct child_death *death);

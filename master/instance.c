@@ -519,6 +519,9 @@ life_begin(struct instance *instance, struct buf *error)
     int result = make_offer(instance, &offer, error);
 
     if (result != 0) {
+        if (result == -EMFILE || result == -ENFILE) {
+            buf_addf(error, "%s", child_start_hint(-result));
+        }
         return result;
     }
     plan.argv = exec_argv_build(settings->command, &offer, &split_error);
@@ -542,12 +545,7 @@ life_begin(struct instance *instance, struct buf *error)
         signals_unblock();
     }
     if (result != 0) {
-        buf_addf(error, "%s", strerror(-result));
-        if (result == -EAGAIN) {
-            buf_addf(error, "; the limit of processes is reached (ulimit -u, TasksMax=)");
-        } else if (result == -EMFILE || result == -ENFILE) {
-            buf_addf(error, "; out of descriptors (LimitNOFILE=, ulimit -n)");
-        }
+        buf_addf(error, "%s%s", strerror(-result), child_start_hint(-result));
     }
 
 done:

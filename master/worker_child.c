@@ -209,22 +209,6 @@ life_begin(struct worker_child *worker)
     return 0;
 }
 
-static const char *
-start_hint(int error_number)
-{
-    switch (error_number) {
-    case EAGAIN:
-        return "; the limit of processes is reached (ulimit -u, TasksMax=)";
-    case ENOMEM:
-        return "; the machine is out of memory";
-    case EMFILE:
-    case ENFILE:
-        return "; out of descriptors (LimitNOFILE=, ulimit -n)";
-    default:
-        return "";
-    }
-}
-
 static uint32_t
 random_number(void)
 {
@@ -254,7 +238,7 @@ worker_child_start(struct worker_child *worker)
     }
     if (verdict.report != RESPAWN_FOLD) {
         log_error("cannot start %s: %s%s; trying again in %lldms attempts=%u", child->name,
-                  strerror(-result), start_hint(-result), (long long)verdict.delay_ms,
+                  strerror(-result), child_start_hint(-result), (long long)verdict.delay_ms,
                   verdict.deaths);
     }
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

@@ -3,7 +3,9 @@
  * How a child's end is told, and what its states are called.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 #include "master/child.h"
 
@@ -24,6 +26,13 @@ Test(child, an_end_has_words)
     cr_expect_str_eq(text, "signal=SIGKILL");
     child_describe_status(DUMPED(SIGSEGV), text);
     cr_expect_str_eq(text, "signal=SIGSEGV core=yes");
+}
+
+Test(child, a_limit_has_its_name)
+{
+    cr_expect_not_null(strstr(child_start_hint(EAGAIN), "TasksMax="));
+    cr_expect_not_null(strstr(child_start_hint(EMFILE), "LimitNOFILE="));
+    cr_expect_str_eq(child_start_hint(EIO), "");
 }
 
 Test(child, every_state_has_a_name_and_a_place_on_the_scoreboard)
