@@ -401,6 +401,7 @@ app_on_ready(struct instance *instance)
         struct instance *old = slot->serving;
         slot->serving = instance;
         slot->next = NULL;
+        slot->failed_successors = 0;
         retire(slot, old);
     }
     master_changed(instance->child.master);

@@ -34,6 +34,7 @@ struct instance_slot {
     struct unix_listener listeners[INSTANCE_HALVES];
     uint32_t records[INSTANCE_HALVES]; /* of the scoreboard */
     struct respawn respawn;
+    uint32_t failed_successors; /* in a row */
 };
 
 struct app {

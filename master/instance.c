@@ -734,7 +734,7 @@ on_death(struct child *child, const struct child_death *death)
     }
     if (instance == instance->slot->next) {
         struct respawn_verdict never = respawn_never();
-        deaths_add(master_of(instance)->board, death->record, 1);
+        deaths_add(master_of(instance)->board, death->record, ++instance->slot->failed_successors);
         tell_death(instance, death, &never);
         app_on_gone(instance);
         return;

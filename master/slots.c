@@ -169,6 +169,7 @@ slot_on_ready(struct master *master, struct worker_child *worker)
         retire(slot, slot->serving);
         slot->serving = worker;
         slot->next = NULL;
+        slot->failed_successors = 0;
     }
     master_changed(master);
 }

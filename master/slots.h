@@ -24,6 +24,7 @@ struct slot {
     struct worker_child *next;    /* owned; STARTING: will serve when READY */
     struct list_node leaving;     /* of struct worker_child, owned */
     struct respawn respawn;
+    uint32_t failed_successors; /* in a row */
 };
 
 enum roll_result { ROLL_RUNNING = 0, ROLL_DONE, ROLL_FAILED };

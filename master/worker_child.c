@@ -322,7 +322,7 @@ on_death(struct child *child, const struct child_death *death)
     }
     if (worker == worker->slot->next) {
         struct respawn_verdict never = respawn_never();
-        deaths_add(master->board, death->record, 1);
+        deaths_add(master->board, death->record, ++worker->slot->failed_successors);
         tell_death(worker, death, &never);
         slot_on_gone(master, worker);
         return;

@@ -17,6 +17,11 @@ from narwhal import Narwhal, binary, wait_until
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 
 
+SERVER = ("import http.server, sys\n"
+          "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), "
+          "http.server.SimpleHTTPRequestHandler).serve_forever()\n")
+
+
 def deaths(narwhal):
     return json.loads(narwhal.control("deaths").stdout)["deaths"]
 
@@ -74,9 +79,9 @@ def test_last_request_is_bounded_and_blunt():
         target = "/" + "a" * 3000
         assert client.get(narwhal.address, target).status == 200
         victim = narwhal.workers()[0]
-        os.kill(victim, signal.SIGSEGV)
+        os.kill(victim, signal.SIGTRAP)  # others are taken by the sanitizers
         death = wait_death(narwhal, victim)
-        assert death["signal"] == "SIGSEGV" and death["by"] == "itself"
+        assert death["signal"] == "SIGTRAP" and death["by"] == "itself"
         assert 100 < len(death["last_request"]) < 200
         assert ("GET " + target).startswith(death["last_request"])
         # Its successor has answered nothing yet.
@@ -131,6 +136,27 @@ def test_crash_loop_is_folded():
                  "died" not in line]
         others = [line for line in narwhal.log() if "app/0" in line and line not in lives + told]
         assert not others, others
+
+
+def test_successors_that_fail_again_and_again():
+    """Each reload says why it failed, and the records keep what was before."""
+    settings = {"backend:app": {"command": f"{sys.executable} app.py {{port}}"},
+                "route:app": {"path": "/app", "backend": "app"}, **HELLO}
+    with Narwhal(settings, files={"app.py": SERVER}, errors=["app/0", "reload"]) as narwhal:
+        narwhal.wait_log("instance app/0 is READY")
+        victim = narwhal.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_death(narwhal, victim)
+        serving = narwhal.instances()
+        narwhal.file("app.py", "raise SystemExit('typo in line 3')")
+        for _ in range(6):
+            mark = narwhal.mark()
+            narwhal.signal(signal.SIGHUP)
+            narwhal.wait_log("app/0 died .*respawn_in=never.*typo in line 3", since=mark)
+            narwhal.wait_log("the new instance app/0 did not become READY", since=mark)
+            wait_until(lambda: narwhal.instances() == serving, "the old one alone")
+        assert [death["deaths"] for death in deaths(narwhal)] == [6, 2, 1, 1]
+        assert deaths(narwhal)[3]["pid"] == victim
 
 
 def test_who_leaves_when_asked_is_no_death():
