@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "config/base/list.h"
+#include "master/recycle.h"
 #include "master/respawn.h"
 #include "master/unix_listener.h"
 
@@ -34,6 +35,7 @@ struct instance_slot {
     struct unix_listener listeners[INSTANCE_HALVES];
     uint32_t records[INSTANCE_HALVES]; /* of the scoreboard */
     struct respawn respawn;
+    struct recycle_history recycle;
 };
 
 struct app {

@@ -178,6 +178,7 @@ life_begin(struct worker_child *worker)
         return result;
     }
     worker->generation = ++worker->slot->generation;
+    recycle_life_begin(&worker->recycle, 0);
     worker->epoch = master->slots.epoch;
     worker->applied_serial = master->serial; /* what it is born with; counts once it is READY */
     signals_block();
@@ -361,6 +362,11 @@ on_message(struct worker_child *worker, const struct channel_message *message)
         return;
     case CHANNEL_DRAINED:
         log_debug("%s is drained pid=%d", child->name, (int)child->pid);
+        return;
+    case CHANNEL_RECYCLE:
+        if (child->state == CHILD_READY) {
+            recycle_mark(child->master, child, &worker->recycle, "max_requests");
+        }
         return;
     case CHANNEL_NONE:
     case CHANNEL_SETTINGS:

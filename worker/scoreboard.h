@@ -71,6 +71,7 @@ struct board_worker {
      * (ev_check), cleared before it waits (ev_prepare). */
     _Alignas(BOARD_LINE) _Atomic int64_t turn_started_ms; /* 0: waiting for events */
     _Atomic uint64_t settings_serial;                     /* of the settings in use */
+    _Atomic uint64_t busy_us;                             /* in turns of the loop that ended */
     /* lines: written by the worker */
     _Alignas(BOARD_LINE) struct board_counters counters;
     /* Requests this worker has open at each server: what to give back when it dies. */
@@ -89,6 +90,7 @@ struct board_server {
     _Alignas(BOARD_LINE) _Atomic uint32_t in_flight; /* requests open, over all workers */
     _Atomic uint32_t failures;                       /* connection failures in a row */
     _Atomic int64_t down_until_ms;                   /* not chosen before, unless all are down */
+    _Atomic uint64_t requests;                       /* claims ever made, over all its lives */
 };
 
 struct scoreboard {
