@@ -152,9 +152,13 @@ run_reconcile(struct master *master)
 static void
 on_before_wait(struct ev_loop *loop, ev_prepare *watcher, int revents)
 {
+    struct master *master = ev_userdata(loop);
+
     (void)watcher;
     (void)revents;
-    run_reconcile(ev_userdata(loop));
+    recycle_look(master);
+    scaling_look(master);
+    run_reconcile(master);
 }
 
 static void

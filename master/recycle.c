@@ -220,15 +220,12 @@ look_at_app(struct master *master, const struct app *app)
     }
 }
 
-static void
-on_look(struct ev_loop *loop, ev_timer *timer, int revents)
+void
+recycle_look(struct master *master)
 {
-    struct master *master = ev_userdata(loop);
     struct recycle_limits limits = recycle_limits_of_workers(&master->config->master);
 
-    (void)timer;
-    (void)revents;
-    if (master->phase != MASTER_RUNNING) {
+    if (!lazy_timer_take(&master->recycle.timer, master->loop) || master->phase != MASTER_RUNNING) {
         return;
     }
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
@@ -280,25 +277,21 @@ void
 recycle_init(struct master *master)
 {
     memset(&master->recycle, 0, sizeof(master->recycle));
-    ev_timer_init(&master->recycle.timer, on_look, ms_to_seconds(RECYCLE_LOOK_MS),
-                  ms_to_seconds(RECYCLE_LOOK_MS));
+    lazy_timer_init(&master->recycle.timer);
 }
 
 void
 recycle_stop(struct master *master)
 {
-    ev_timer_stop(master->loop, &master->recycle.timer);
+    lazy_timer_stop(&master->recycle.timer, master->loop);
 }
 
 void
 recycle_reconcile(struct master *master)
 {
-    ev_timer *timer = &master->recycle.timer;
-
-    if (!somebody_needs_looks(master)) {
-        ev_timer_stop(master->loop, timer);
-    } else if (!ev_is_active(timer)) {
-        ev_now_update(master->loop);
-        ev_timer_again(master->loop, timer);
+    if (somebody_needs_looks(master)) {
+        lazy_timer_start(&master->recycle.timer, master->loop, RECYCLE_LOOK_MS);
+    } else {
+        recycle_stop(master);
     }
 }

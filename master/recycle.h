@@ -8,9 +8,10 @@
  */
 #pragma once
 
-#include <ev.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "master/lazy_timer.h"
 
 struct backend_settings;
 struct child;
@@ -51,7 +52,7 @@ struct recycle_history {
 };
 
 struct recycle {
-    ev_timer timer;
+    struct lazy_timer timer;
     uint64_t last_order;
     bool told_inexact; /* that the PSS cannot be read */
     bool waits;        /* somebody who is due waits for the end of a pause */
@@ -61,6 +62,8 @@ void recycle_init(struct master *master);
 void recycle_stop(struct master *master);
 /* Starts or stops the timer as the settings in use need it. Idempotent. */
 void recycle_reconcile(struct master *master);
+/* Looks, if it is time. */
+void recycle_look(struct master *master);
 
 /* A new life begins. requests: see struct recycle_life. */
 void recycle_life_begin(struct recycle_life *life, uint64_t requests);

@@ -134,17 +134,17 @@ print_reason(enum adapt_reason reason, const struct adapt_sample *sample,
     (void)snprintf(ret_text, REASON_TEXT_MAX, "workers_min, workers_max");
 }
 
-static void
-on_look(struct ev_loop *loop, ev_timer *timer, int revents)
+void
+scaling_look(struct master *master)
 {
-    struct master *master = ev_userdata(loop);
     struct scaling *scaling = &master->scaling;
     struct adapt_limits limits = limits_of(&master->config->master);
     struct adapt_sample sample = {.now_ms = clock_mono_ms(), .workers = scaling->workers};
     char reason[REASON_TEXT_MAX];
 
-    (void)timer;
-    (void)revents;
+    if (!lazy_timer_take(&scaling->timer, master->loop)) {
+        return;
+    }
     measure_workers(master, &sample);
     if (master->phase != MASTER_RUNNING || master->paused || scaling->is_held) {
         return;
@@ -166,13 +166,13 @@ void
 scaling_init(struct master *master)
 {
     memset(&master->scaling, 0, sizeof(master->scaling));
-    ev_timer_init(&master->scaling.timer, on_look, 0., 0.);
+    lazy_timer_init(&master->scaling.timer);
 }
 
 void
 scaling_stop(struct master *master)
 {
-    ev_timer_stop(master->loop, &master->scaling.timer);
+    lazy_timer_stop(&master->scaling.timer, master->loop);
 }
 
 static int64_t
@@ -187,21 +187,6 @@ interval_ms(const struct master_settings *settings)
         return LOOK_LEAST_MS;
     }
     return interval < LOOK_MOST_MS ? interval : LOOK_MOST_MS;
-}
-
-static void
-arm(struct master *master)
-{
-    struct scaling *scaling = &master->scaling;
-    double interval = ms_to_seconds(interval_ms(&master->config->master));
-
-    if (scaling->timer.repeat < interval || scaling->timer.repeat > interval ||
-        !ev_is_active(&scaling->timer)) {
-        ev_now_update(master->loop);
-        ev_timer_stop(master->loop, &scaling->timer);
-        ev_timer_set(&scaling->timer, interval, interval);
-        ev_timer_start(master->loop, &scaling->timer);
-    }
 }
 
 void
@@ -227,7 +212,7 @@ scaling_reconcile(struct master *master)
         scaling->adapt = (struct adapt){.is_hot = false};
         master->workers_more = 0;
     }
-    arm(master);
+    lazy_timer_start(&scaling->timer, master->loop, interval_ms(settings));
 }
 
 void

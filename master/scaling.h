@@ -7,20 +7,20 @@
  */
 #pragma once
 
-#include <ev.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "master/adapt.h"
+#include "master/lazy_timer.h"
 #include "worker/scoreboard.h"
 
 struct master;
 
 struct scaling {
-    ev_timer timer;   /* runs while workers are counted adaptively */
-    uint32_t workers; /* 0: off */
-    bool is_held;     /* by the operator */
+    struct lazy_timer timer; /* runs while workers are counted adaptively */
+    uint32_t workers;        /* 0: off */
+    bool is_held;            /* by the operator */
     struct adapt adapt;
     int64_t looked_us; /* at the busy times below */
     struct {
@@ -37,5 +37,7 @@ void scaling_init(struct master *master);
 void scaling_stop(struct master *master);
 /* Takes the settings in use over. Idempotent. */
 void scaling_reconcile(struct master *master);
+/* Measures and decides, if it is time. */
+void scaling_look(struct master *master);
 /* The operator ordered another number of workers. */
 void scaling_hold(struct master *master);
