@@ -248,6 +248,28 @@ def test_a_successor_that_fails_is_tried_again():
         assert pid_of(narwhal) != still
 
 
+def test_a_worker_goes_on_while_its_successor_cannot_boot():
+    with Narwhal({"master": {"workers": 1, "max_requests": 5},
+                  "route:files": {"path": "/", "static": "www"}},
+                 files={"www/index.html": "hello"}) as narwhal:
+        pid = narwhal.workers()[0]
+        os.rename(narwhal.path("www"), narwhal.path("away"))
+        narwhal.expect_error(r"worker slot=0 goes on pid=\d+: its successor")
+        narwhal.expect_error(r"cannot use the settings")
+        for _ in range(5):
+            client.get(narwhal.address, "/")
+        narwhal.wait_log(r"worker slot=0 goes on pid=\d+: its successor did not become READY "
+                         r"reason=max_requests; next_try=1000ms")
+        narwhal.wait_log(r"worker slot=0 goes on .* next_try=2000ms")
+        assert pid in narwhal.workers().values()
+        with Load(narwhal.address, check=lambda response: None) as load:
+            load.wait_answers(3)
+        os.rename(narwhal.path("away"), narwhal.path("www"))
+        narwhal.wait_workers(1, without=[pid])
+        assert client.get(narwhal.address, "/").body == b"hello"
+        narwhal.wait_log(rf"worker slot=0 left pid={pid} ")
+
+
 # ---- the budget ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("budget, fewest, most", [
     ({}, 4, 1), ({"max_surge": 3}, 4, 3), ({"max_surge": 0, "max_unavailable": 1}, 3, 1),
@@ -262,6 +284,33 @@ def test_budget(budget, fewest, most):
             load.wait_answers(3)
         assert watch.fewest >= fewest, (watch.fewest, watch.looks)
         assert watch.most_starting <= most, (watch.most_starting, watch.looks)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the workers another user")
+@pytest.mark.parametrize("budget, fewest, most", [
+    ({}, 4, 1), ({"max_surge": 0, "max_unavailable": 1}, 3, 1),
+], ids=["default", "one missing"])
+def test_a_reload_shares_the_budget_and_stops_at_a_failure(budget, fewest, most):
+    """Another user takes new workers. The folder is not theirs to read, so they cannot boot; then
+    it is."""
+    settings = {"master": {"workers": 4, **budget}, "route:files": {"path": "/", "static": "www"}}
+    with Narwhal(settings, files={"www/index.html": "hello"}) as narwhal:
+        os.chmod(narwhal.path("www"), 0o700)
+        old = narwhal.wait_workers(4)
+        narwhal.write({**settings, "master": {**settings["master"], "user": "nobody"}})
+        narwhal.expect_error(r"cannot use the settings|could not boot|reload incomplete")
+        with Watch(narwhal) as watch, Load(narwhal.address, stay=False) as load:
+            narwhal.signal(signal.SIGHUP)
+            narwhal.wait_log(r"error master\[\d+\]: the replacement of the workers stops")
+            narwhal.wait_log(r"error master\[\d+\]: reload incomplete")
+            load.wait_answers(3)
+            still = set(narwhal.workers().values()) & set(old.values())
+            assert len(still) == fewest, (still, old)
+            os.chmod(narwhal.path("www"), 0o755)
+            narwhal.reload()
+            load.wait_answers(3)
+            narwhal.wait_workers(4, without=old.values())
+        assert watch.fewest >= fewest and watch.most_starting <= most, vars(watch)
 
 
 @pytest.mark.parametrize("flags, message", [
