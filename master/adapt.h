@@ -25,7 +25,7 @@ struct adapt_limits {
 struct adapt_sample {
     int64_t now_ms;
     uint32_t workers;        /* wanted now */
-    uint32_t measured;       /* of them, those whose busy time is known */
+    uint32_t measured;       /* of them, those that serve: their busy time is known */
     uint32_t least_permille; /* busy time of the least busy one */
     uint32_t sum_permille;   /* busy time of all, added up */
     uint32_t waiting;        /* clients in the accept queues */

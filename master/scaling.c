@@ -58,12 +58,14 @@ measure_workers(struct master *master, struct adapt_sample *sample)
             continue;
         }
         int64_t busy_us = busy_us_of(&master->board->workers[worker->cell], now_us);
-        if (scaling->last[i].pid == worker->child.pid) {
-            uint32_t busy = permille(busy_us - scaling->last[i].busy_us, passed_us);
-            sample->measured++;
-            sample->sum_permille += busy;
-            sample->least_permille = busy < sample->least_permille ? busy : sample->least_permille;
-        }
+        /* One that is new since then, recycled maybe, is measured over its own life. */
+        bool is_new = scaling->last[i].pid != worker->child.pid;
+        int64_t lived_us = now_us - worker->child.started_ms * 1000;
+        uint32_t busy = permille(busy_us - (is_new ? 0 : scaling->last[i].busy_us),
+                                 is_new && lived_us < passed_us ? lived_us : passed_us);
+        sample->measured++;
+        sample->sum_permille += busy;
+        sample->least_permille = busy < sample->least_permille ? busy : sample->least_permille;
         scaling->last[i].pid = worker->child.pid;
         scaling->last[i].busy_us = busy_us;
     }

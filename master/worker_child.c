@@ -364,7 +364,7 @@ on_message(struct worker_child *worker, const struct channel_message *message)
         log_debug("%s is drained pid=%d", child->name, (int)child->pid);
         return;
     case CHANNEL_RECYCLE:
-        if (child->state == CHILD_READY) {
+        if (child->state == CHILD_READY && !worker->leaving) {
             recycle_mark(child->master, child, &worker->recycle, "max_requests");
         }
         return;
