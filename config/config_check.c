@@ -137,6 +137,52 @@ keyed_list_check(const struct check *check, struct keyed_list *list, const char 
 
 /* ---- [master] and [log] -------------------------------------------------------------------- */
 
+/* By what was given and not by its value, so that --max-requests 0 may switch off what a file has
+ * together with its jitter. */
+static void
+check_given_together(const struct check *check, enum setting_section section, size_t index,
+                     const char *key, const char *needs)
+{
+    struct spot spot = {section, index, key, 0};
+    const struct section_origins *origins = origins_of(check, &spot);
+
+    if (!origins->is_damaged && origins->key[setting_find(section, key)].layer != LAYER_DEFAULT &&
+        origins->key[setting_find(section, needs)].layer == LAYER_DEFAULT) {
+        fail(check, &spot, "means nothing without %s; give that key too, or remove this one",
+             needs);
+    }
+}
+
+static void
+check_life(const struct check *check, enum setting_section section, size_t index)
+{
+    check_given_together(check, section, index, "max_requests_jitter", "max_requests");
+    check_given_together(check, section, index, "max_lifetime_jitter", "max_lifetime");
+}
+
+/* How many workers there are, and how they are replaced. */
+static void
+check_workers(const struct check *check)
+{
+    const struct master_settings *master = &check->config->master;
+    struct spot min = {SETTING_MASTER, 0, "workers_min", 0};
+    struct spot surge = {SETTING_MASTER, 0, "max_surge", 0};
+
+    check_life(check, SETTING_MASTER, 0);
+    check_given_together(check, SETTING_MASTER, 0, "workers_min", "workers_max");
+    check_given_together(check, SETTING_MASTER, 0, "workers_grow_after", "workers_max");
+    check_given_together(check, SETTING_MASTER, 0, "workers_shrink_after", "workers_max");
+    if (master->workers_max > 0 && master->workers_min > master->workers_max) {
+        fail(check, &min, "must not be above workers_max, which is %lld",
+             (long long)master->workers_max);
+    }
+    if (master->max_surge == 0 && master->max_unavailable == 0) {
+        fail(check, &surge,
+             "cannot be 0 together with max_unavailable: no worker could ever be replaced; give "
+             "one of them 1 or more");
+    }
+}
+
 static void
 check_master(const struct check *check)
 {
@@ -160,6 +206,7 @@ check_master(const struct check *check)
              "the path has %zu bytes; the kernel takes at most %zu for a unix socket (unix(7))",
              strlen(master->control_path), sizeof(un.sun_path) - 1);
     }
+    check_workers(check);
 }
 
 #define ATOM_LETTERS "hlutrmUqHsBbfaTMDLp"
@@ -392,6 +439,7 @@ check_backend(const struct check *check, size_t index)
         check_command(check, index);
     }
     check_environment(check, index);
+    check_life(check, SETTING_BACKEND, index);
     if (!is_damaged) {
         check_needs(check, SETTING_BACKEND, index);
     }

@@ -220,9 +220,17 @@ setting_applies(const struct setting *setting, const void *section_struct, const
         const char *key;
         const char *needs;
     } pairs[] = {
-        {SETTING_BACKEND, "instances", "command"}, {SETTING_BACKEND, "listen", "command"},
-        {SETTING_BACKEND, "directory", "command"}, {SETTING_BACKEND, "environment", "command"},
-        {SETTING_ROUTE, "index", "static"},        {SETTING_ROUTE, "strip_prefix", "backend"},
+        {SETTING_BACKEND, "instances", "command"},
+        {SETTING_BACKEND, "listen", "command"},
+        {SETTING_BACKEND, "directory", "command"},
+        {SETTING_BACKEND, "environment", "command"},
+        {SETTING_BACKEND, "max_requests", "command"},
+        {SETTING_BACKEND, "max_requests_jitter", "command"},
+        {SETTING_BACKEND, "max_lifetime", "command"},
+        {SETTING_BACKEND, "max_lifetime_jitter", "command"},
+        {SETTING_BACKEND, "max_memory", "command"},
+        {SETTING_ROUTE, "index", "static"},
+        {SETTING_ROUTE, "strip_prefix", "backend"},
 #ifdef NARWHAL_TEST_ROUTES
         {SETTING_ROUTE, "spin", "respond"},
 #endif

@@ -359,6 +359,41 @@ fill_slot(struct instance_slot *slot)
 
 /* ---- replacing ------------------------------------------------------------------------------- */
 
+/* Its place among those that are due, 0: none. Those of a reload go before those of recycling. */
+static uint64_t
+due_of(struct instance_slot *slot)
+{
+    const struct instance *instance = slot->serving;
+
+    if (instance == NULL || instance->child.state != CHILD_READY) {
+        return 0;
+    }
+    if (is_outdated(slot) && !slot->app->roll_failed) {
+        return slot->number + 1;
+    }
+    uint64_t order = recycle_due(slot->app->master, &instance->recycle, &slot->recycle);
+    return order > 0 ? UINT32_MAX + order : 0;
+}
+
+/* One at a time. NULL: none is due, or their places are not free: the predecessors still leave, and
+ * their ends come back here. */
+static struct instance_slot *
+first_due(struct app *app)
+{
+    struct instance_slot *first = NULL;
+    uint64_t first_order = UINT64_MAX;
+
+    for (uint32_t i = 0; i < app->wanted; i++) {
+        struct instance_slot *slot = app->slots[i];
+        uint64_t order = due_of(slot);
+        if (order > 0 && order < first_order && free_half(slot) < INSTANCE_HALVES) {
+            first = slot;
+            first_order = order;
+        }
+    }
+    return first;
+}
+
 static void
 roll_on(struct app *app)
 {
@@ -370,18 +405,14 @@ roll_on(struct app *app)
         }
     }
     for (uint32_t i = 0; i < app->wanted && !app->roll_failed; i++) {
-        struct instance_slot *slot = app->slots[i];
-        if (!is_outdated(slot) || slot->serving->child.state != CHILD_READY) {
-            continue;
-        }
-        outdated = true;
-        app->rolling = true;
-        uint32_t half = free_half(slot);
-        if (half < INSTANCE_HALVES) {
-            slot->next = instance_new(slot, half);
-            instance_start(slot->next);
-        }
-        break; /* otherwise its predecessor still leaves: its end comes back here */
+        const struct instance_slot *slot = app->slots[i];
+        outdated = outdated || (is_outdated(slot) && slot->serving->child.state == CHILD_READY);
+    }
+    app->rolling = app->rolling || outdated;
+    struct instance_slot *slot = first_due(app);
+    if (slot != NULL) {
+        slot->next = instance_new(slot, free_half(slot));
+        instance_start(slot->next);
     }
     if (app->rolling && !outdated) {
         app->rolling = false;
@@ -402,9 +433,27 @@ app_on_ready(struct instance *instance)
         slot->serving = instance;
         slot->next = NULL;
         slot->failed_successors = 0;
+        recycle_succeeded(&slot->recycle);
         retire(slot, old);
     }
     master_changed(instance->child.master);
+}
+
+/* A reload is the operator's to repeat; recycling goes on by itself, after a pause. */
+static void
+successor_failed(struct instance_slot *slot, const struct instance *successor)
+{
+    struct instance *old = slot->serving;
+
+    if (old != NULL && old->child.state == CHILD_READY && old->recycle.reason != NULL &&
+        (!is_outdated(slot) || slot->app->roll_failed)) {
+        recycle_failed(slot->app->master, &old->child, &old->recycle, &slot->recycle);
+        return;
+    }
+    slot->app->roll_failed = true;
+    log_error("the new %s did not become READY: the old one goes on, and so do all others of "
+              "backend=%s; correct it and reload again",
+              successor->child.name, slot->app->name);
 }
 
 void
@@ -415,10 +464,7 @@ app_on_gone(struct instance *instance)
 
     if (instance == slot->next) {
         slot->next = NULL;
-        slot->app->roll_failed = true;
-        log_error("the new %s did not become READY: the old one goes on, and so do all others of "
-                  "backend=%s; correct it and reload again",
-                  instance->child.name, slot->app->name);
+        successor_failed(slot, instance);
         instance_free(instance);
     } else if (instance->leaving) {
         instance_free(instance);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "config/base/list.h"
+#include "master/recycle.h"
 #include "master/respawn.h"
 #include "master/unix_listener.h"
 
@@ -35,6 +36,7 @@ struct instance_slot {
     uint32_t records[INSTANCE_HALVES]; /* of the scoreboard */
     struct respawn respawn;
     uint32_t failed_successors; /* in a row */
+    struct recycle_history recycle;
 };
 
 struct app {

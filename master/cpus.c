@@ -6,6 +6,7 @@
 #include "master/cpus.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -39,24 +40,30 @@ cpus_parse_cpu_max(const char *line)
     return (uint32_t)((quota + period - 1) / period);
 }
 
-/* The tightest cpu.max from our cgroup up to the root; 0: none. */
-static uint32_t
-cgroup_limit(void)
+uint32_t
+cpus_cgroup_limit(const char *root, const char *cgroup)
 {
-    char path[1024];
-    char text[512];
+    static const char unified[] = "0::/";
+    char group[PATH_MAX];
     uint32_t tightest = 0;
+    const char *line = cgroup;
 
-    if (!read_text("/proc/self/cgroup", text, sizeof(text)) || strncmp(text, "0::/", 4) != 0) {
+    /* cgroups(7): with controllers of v1 beside it, the line of v2 is not the only one. */
+    while (line != NULL && strncmp(line, unified, strlen(unified)) != 0) {
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+    if (line == NULL) {
         return 0;
     }
-    text[strcspn(text, "\n")] = '\0';
-    char *group = text + 3;
+    line += strlen(unified) - 1;
+    (void)snprintf(group, sizeof(group), "%.*s", (int)strcspn(line, "\n"), line);
     for (;;) {
-        char line[64];
-        (void)snprintf(path, sizeof(path), CGROUP_ROOT "%s/cpu.max", group);
-        if (read_text(path, line, sizeof(line))) {
-            uint32_t limit = cpus_parse_cpu_max(line);
+        char path[2 * PATH_MAX];
+        char text[64];
+        (void)snprintf(path, sizeof(path), "%s%s/cpu.max", root, group);
+        if (read_text(path, text, sizeof(text))) {
+            uint32_t limit = cpus_parse_cpu_max(text);
             tightest = limit > 0 && (tightest == 0 || limit < tightest) ? limit : tightest;
         }
         char *slash = strrchr(group, '/');
@@ -67,12 +74,22 @@ cgroup_limit(void)
     }
 }
 
+static uint32_t
+own_cgroup_limit(void)
+{
+    char cgroup[2 * PATH_MAX];
+
+    return read_text("/proc/self/cgroup", cgroup, sizeof(cgroup))
+               ? cpus_cgroup_limit(CGROUP_ROOT, cgroup)
+               : 0;
+}
+
 uint32_t
 cpus_usable(void)
 {
     cpu_set_t set;
     uint32_t count = 1;
-    uint32_t limit = cgroup_limit();
+    uint32_t limit = own_cgroup_limit();
 
     if (sched_getaffinity(0, sizeof(set), &set) == 0) {
         count = (uint32_t)CPU_COUNT(&set);

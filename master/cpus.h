@@ -12,3 +12,6 @@ uint32_t cpus_usable(void);
 /* The CPUs that a line of cpu.max ("150000 100000", "max 100000") allows, rounded up; 0: no limit.
  */
 uint32_t cpus_parse_cpu_max(const char *line);
+/* The smallest such limit of a group and of all groups above it, in the files cpu.max below root;
+ * 0: none. cgroup is a text like that of /proc/self/cgroup: its line "0::/a/b" names the group. */
+uint32_t cpus_cgroup_limit(const char *root, const char *cgroup);

@@ -589,6 +589,8 @@ instance_start(struct instance *instance)
     instance->generation = instance->slot->app->generation;
     free(instance->start_error);
     instance->start_error = NULL;
+    recycle_life_begin(&instance->recycle,
+                       atomic_load_explicit(&record_of(instance)->requests, memory_order_relaxed));
     if (life_begin(instance, &error) == 0) {
         log_debug("%s started pid=%d", child->name, (int)child->pid);
     } else {

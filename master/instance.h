@@ -14,6 +14,7 @@
 #include "config/value.h"
 #include "master/app_output.h"
 #include "master/child.h"
+#include "master/recycle.h"
 
 struct instance_slot;
 
@@ -43,6 +44,7 @@ struct instance {
     int64_t drain_until_ms;
     bool seen_idle; /* no request was open at the last look */
     bool leaving;
+    struct recycle_life recycle;
     struct list_node node; /* in slot.leaving */
 };
 

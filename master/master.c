@@ -42,14 +42,21 @@ uint32_t
 master_configured_workers(const struct config *config)
 {
     uint32_t count = config->master.workers == 0 ? cpus_usable() : (uint32_t)config->master.workers;
+    uint32_t min = (uint32_t)config->master.workers_min;
+    uint32_t max = (uint32_t)config->master.workers_max;
 
+    if (max > 0) {
+        count = count < min ? min : count > max ? max : count;
+    }
     return count < BOARD_SLOTS_MAX ? count : BOARD_SLOTS_MAX;
 }
 
 uint32_t
 master_wanted_workers(const struct master *master)
 {
-    int64_t wanted = (int64_t)master_configured_workers(master->config) + master->workers_more;
+    uint32_t base = master->scaling.workers > 0 ? master->scaling.workers
+                                                : master_configured_workers(master->config);
+    int64_t wanted = (int64_t)base + master->workers_more;
 
     if (master->paused) {
         return 0;
@@ -117,8 +124,10 @@ static void
 master_reconcile(struct master *master)
 {
     if (master->phase == MASTER_RUNNING) {
+        scaling_reconcile(master);
         slots_reconcile(master);
         apps_reconcile(master);
+        recycle_reconcile(master);
         reload_reconcile(master);
         (void)server_registry_sweep(&master->registry, slots_oldest_serial(master));
     } else {
@@ -143,9 +152,13 @@ run_reconcile(struct master *master)
 static void
 on_before_wait(struct ev_loop *loop, ev_prepare *watcher, int revents)
 {
+    struct master *master = ev_userdata(loop);
+
     (void)watcher;
     (void)revents;
-    run_reconcile(ev_userdata(loop));
+    recycle_look(master);
+    scaling_look(master);
+    run_reconcile(master);
 }
 
 static void
@@ -217,7 +230,9 @@ master_more_workers(struct master *master, int more)
                  BOARD_SLOTS_MAX);
         return;
     }
-    log_info("workers wanted=%u before=%u", after, before);
+    log_info("workers wanted=%u before=%u reason=\"%s\"", after, before,
+             more > 0 ? "SIGTTIN" : "SIGTTOU");
+    scaling_hold(master);
 }
 
 void
@@ -379,6 +394,8 @@ master_init(struct master *master, const struct config_args *args)
     slots_init(master);
     apps_init(master);
     reload_init(master);
+    recycle_init(master);
+    scaling_init(master);
 }
 
 static void
@@ -388,6 +405,8 @@ stop_watchers(struct master *master)
     ev_timer_stop(master->loop, &master->again);
     ev_timer_stop(master->loop, &master->watchdog);
     progress_watch_stop(master);
+    recycle_stop(master);
+    scaling_stop(master);
     reload_stop(master);
     signals_stop(master);
 }

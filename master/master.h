@@ -21,8 +21,10 @@
 #include "master/oom_watch.h"
 #include "master/pidfile.h"
 #include "master/progress_watch.h"
+#include "master/recycle.h"
 #include "master/reload.h"
 #include "master/runtime_dir.h"
+#include "master/scaling.h"
 #include "master/server_registry.h"
 #include "master/signals.h"
 #include "master/slots.h"
@@ -69,6 +71,8 @@ struct master {
     struct reload reload;
     struct progress_watch progress_watch;
     struct oom_watch oom;
+    struct recycle recycle;
+    struct scaling scaling;
     struct log_files logs;
     struct pidfile pidfile;
     struct runtime_dir runtime_dir;

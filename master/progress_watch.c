@@ -71,8 +71,11 @@ static void
 tell_hang(const struct worker_child *worker, int64_t now_ms)
 {
     const struct progress *progress = &worker->progress;
+    const struct board_worker *cell = &worker->child.master->board->workers[worker->cell];
     char wchan[64];
     char syscall[64];
+    char request[BOARD_REQUEST_MAX];
+    int64_t began_ms = board_copy_request(cell, request);
 
     read_word(worker->child.pid, "wchan", wchan, sizeof(wchan));
     if (strcmp(wchan, "0") == 0) {
@@ -80,11 +83,13 @@ tell_hang(const struct worker_child *worker, int64_t now_ms)
     }
     read_word(worker->child.pid, "syscall", syscall, sizeof(syscall));
     log_error("%s makes no progress and is killed pid=%d generation=%u state=%s for=%lldms "
-              "why=\"%s\" wchan=%s syscall=%s ([master] timeout=%lldms)",
+              "why=\"%s\" wchan=%s syscall=%s last_request=\"%s\" last_request_age=%lldms "
+              "([master] timeout=%lldms)",
               worker->child.name, (int)worker->child.pid, worker->generation,
               child_state_name(worker->child.state),
               (long long)(now_ms - progress->stalled_since_ms),
-              progress_stall_text(progress->stall), wchan, syscall,
+              progress_stall_text(progress->stall), wchan, syscall, request,
+              (long long)(began_ms != 0 ? now_ms - began_ms : 0),
               (long long)worker->child.master->config->master.timeout_ms);
 }
 

@@ -117,6 +117,7 @@ board_open_record(struct board_server *server, const struct backend_settings *ba
     (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
     atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->requests, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
     if (is_instance) {
         server->weight = 1;

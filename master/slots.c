@@ -15,6 +15,7 @@
 #include "config/config.h"
 #include "master/lane_plan.h"
 #include "master/master.h"
+#include "master/roll_plan.h"
 #include "master/worker_child.h"
 
 #define FOR_EACH_SLOT(slot, master)                                                                \
@@ -114,26 +115,59 @@ is_outdated(const struct master *master, const struct worker_child *worker)
     return worker != NULL && worker->child.pid != 0 && worker->epoch != master->slots.epoch;
 }
 
-/* One slot at a time: the next successor starts when the one before serves. */
-static void
-roll_on(struct master *master)
+/* Its place among those that are to be replaced, 0: none. Those of a reload go before those of
+ * recycling, which has no end. */
+static uint64_t
+due_of(struct master *master, const struct slot *slot)
 {
-    if (master->slots.roll_failed) {
-        return;
+    const struct worker_child *worker = slot->serving;
+
+    if (is_outdated(master, worker) && !master->slots.roll_failed) {
+        return slot->number + 1;
     }
-    FOR_EACH_SLOT(slot, master)
-    {
-        if (slot->next != NULL) {
-            return;
-        }
+    /* Recycling waits for the predecessor's end, or under load there were ever more of those that
+     * drain. */
+    if (!takes_lanes(worker) || !list_is_empty(&slot->leaving)) {
+        return 0;
     }
-    FOR_EACH_SLOT(slot, master)
-    {
-        if (is_outdated(master, slot->serving)) {
+    uint64_t order = recycle_due(master, &worker->recycle, &slot->recycle);
+    return order > 0 ? BOARD_SLOTS_MAX + order : 0;
+}
+
+static struct roll_step
+next_step(struct master *master, uint32_t wanted)
+{
+    struct roll_slot view[BOARD_SLOTS_MAX];
+    struct roll_budget budget = {.surge = (uint32_t)master->config->master.max_surge,
+                                 .unavailable = (uint32_t)master->config->master.max_unavailable};
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        const struct slot *slot = &master->slots.slots[i];
+        view[i] = (struct roll_slot){.is_wanted = i < wanted,
+                                     .is_ready = takes_lanes(slot->serving),
+                                     .has_successor = slot->next != NULL,
+                                     .due = due_of(master, slot)};
+    }
+    return roll_plan(view, BOARD_SLOTS_MAX, &budget);
+}
+
+static void
+roll_on(struct master *master, uint32_t wanted)
+{
+    struct roll_step step = next_step(master, wanted);
+
+    while (step.action != ROLL_NOTHING) {
+        struct slot *slot = &master->slots.slots[step.slot];
+        if (step.action == ROLL_START_SUCCESSOR) {
             slot->next = worker_child_new(master, slot);
             worker_child_start(slot->next);
-            return;
+        } else {
+            slot->retired_first = is_outdated(master, slot->serving);
+            retire(slot, slot->serving);
+            slot->serving = NULL;
+            fill_slots(master, wanted);
         }
+        step = next_step(master, wanted);
     }
 }
 
@@ -153,7 +187,9 @@ slots_roll_state(const struct master *master)
     }
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
         const struct slot *slot = &master->slots.slots[i];
-        if (slot->next != NULL || is_outdated(master, slot->serving)) {
+        /* A successor counts only where the old one is outdated: recycling never ends. */
+        if (is_outdated(master, slot->serving) || (slot->retired_first && slot->serving != NULL &&
+                                                   slot->serving->child.state == CHILD_STARTING)) {
             return ROLL_RUNNING;
         }
     }
@@ -170,8 +206,48 @@ slot_on_ready(struct master *master, struct worker_child *worker)
         slot->serving = worker;
         slot->next = NULL;
         slot->failed_successors = 0;
+        recycle_succeeded(&slot->recycle);
+    }
+    if (worker == slot->serving) {
+        slot->retired_first = false;
     }
     master_changed(master);
+}
+
+static bool
+any_outdated(const struct master *master)
+{
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        if (is_outdated(master, master->slots.slots[i].serving)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+stop_roll(struct master *master, const struct worker_child *worker)
+{
+    master->slots.roll_failed = true;
+    log_error("the replacement of the workers stops: the new %s could not boot; the old workers go "
+              "on (its own lines above say why)",
+              worker->child.name);
+}
+
+/* A reload is the operator's to repeat; recycling goes on by itself, after a pause. */
+static void
+successor_failed(struct master *master, struct slot *slot, const struct worker_child *successor)
+{
+    const struct worker_child *old = slot->serving;
+    bool old_died = old == NULL || old->child.pid == 0;
+
+    if (!master->slots.roll_failed &&
+        (is_outdated(master, old) || (old_died && any_outdated(master)))) {
+        stop_roll(master, successor);
+    }
+    if (takes_lanes(old) && old->recycle.reason != NULL) {
+        recycle_failed(master, &old->child, &old->recycle, &slot->recycle);
+    }
 }
 
 void
@@ -181,13 +257,12 @@ slot_on_gone(struct master *master, struct worker_child *worker)
 
     if (worker == slot->next) {
         slot->next = NULL;
-        master->slots.roll_failed = true;
-        log_error("the replacement of the workers stops: the new %s could not boot; the old "
-                  "workers go on (its own lines above say why)",
-                  worker->child.name);
+        successor_failed(master, slot, worker);
         worker_child_free(worker);
     } else if (worker->leaving) {
         worker_child_free(worker);
+    } else if (slot->retired_first && !master->slots.roll_failed && any_outdated(master)) {
+        stop_roll(master, worker);
     }
     master_changed(master);
 }
@@ -381,7 +456,7 @@ slots_reconcile(struct master *master)
     uint32_t wanted = master_wanted_workers(master);
 
     fill_slots(master, wanted);
-    roll_on(master);
+    roll_on(master, wanted);
     grow_lanes(master, wanted);
     LIST_FOR_EACH (node, &master->lanes.addresses) {
         plan_address(master, listen_address_from(node));

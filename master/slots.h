@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "config/base/list.h"
+#include "master/recycle.h"
 #include "master/respawn.h"
 #include "worker/scoreboard.h"
 
@@ -25,13 +26,15 @@ struct slot {
     struct list_node leaving;     /* of struct worker_child, owned */
     struct respawn respawn;
     uint32_t failed_successors; /* in a row */
+    struct recycle_history recycle;
+    bool retired_first; /* by a reload: its worker went before a new one was there */
 };
 
 enum roll_result { ROLL_RUNNING = 0, ROLL_DONE, ROLL_FAILED };
 
 struct slot_set {
     struct slot slots[BOARD_SLOTS_MAX];
-    uint32_t epoch;      /* workers of an older one are replaced, one by one */
+    uint32_t epoch;      /* workers of an older one are replaced: roll_plan.h */
     bool roll_failed;    /* a new worker could not boot: the old ones go on */
     ev_timer first_boot; /* runs while a lane waits for the first boot of its own worker */
     bool lanes_short;    /* not every slot could get lanes: told once */
@@ -40,7 +43,7 @@ struct slot_set {
 void slots_init(struct master *master);
 /* Starts, drains and replaces workers, and hands out lanes. Idempotent. */
 void slots_reconcile(struct master *master);
-/* Every worker is to be replaced, one slot at a time. */
+/* Every worker is to be replaced, within the budget of max_surge and max_unavailable. */
 void slots_roll(struct master *master);
 enum roll_result slots_roll_state(const struct master *master);
 

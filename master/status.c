@@ -29,6 +29,7 @@ print_head(const struct master *master, struct buf *out)
     json_number(out, "pid", master->pid);
     json_number(out, "uptime_ms", clock_mono_ms() - started_ms);
     json_number(out, "serial", (int64_t)master->serial);
+    json_number(out, "workers_wanted", master_wanted_workers(master));
 }
 
 static void
@@ -55,6 +56,11 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     json_number(out, "uptime_ms", child->pid != 0 ? clock_mono_ms() - child->started_ms : 0);
     json_number(out, "connections", connections);
     json_number(out, "requests", requests);
+    if (worker->recycle.reason != NULL) {
+        json_text(out, "replaced_for", worker->recycle.reason);
+    } else {
+        json_null(out, "replaced_for");
+    }
     json_close(out, '}');
 }
 
@@ -93,6 +99,7 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
     json_text(out, "state", board_state_name(state));
     json_number(out, "pid", atomic_load_explicit(&server->pid, memory_order_relaxed));
     json_number(out, "in_flight", atomic_load_explicit(&server->in_flight, memory_order_relaxed));
+    json_number(out, "requests", (int64_t)load(&server->requests));
     json_close(out, '}');
 }
 

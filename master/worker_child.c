@@ -101,6 +101,7 @@ life_end(struct worker_child *worker)
     worker->said_applied = false;
     worker->said_ready = false;
     worker->said_drained = false;
+    worker->said_recycle = false;
 }
 
 static uint32_t
@@ -187,6 +188,7 @@ life_begin(struct worker_child *worker)
         return result;
     }
     worker->generation = ++worker->slot->generation;
+    recycle_life_begin(&worker->recycle, 0);
     worker->epoch = master->slots.epoch;
     worker->applied_serial = master->serial; /* what it is born with; counts once it is READY */
     signals_block();
@@ -374,6 +376,8 @@ is_expected(struct worker_child *worker, const struct channel_message *message)
         return worker->answers_due > 0 && message->serial <= worker->sent_serial;
     case CHANNEL_DRAINED:
         return !worker->said_drained;
+    case CHANNEL_RECYCLE:
+        return worker->said_ready && !worker->said_recycle;
     case CHANNEL_NONE:
     case CHANNEL_SETTINGS:
     case CHANNEL_LANE_ASSIGN:
@@ -431,6 +435,12 @@ on_message(struct worker_child *worker, const struct channel_message *message)
     case CHANNEL_DRAINED:
         worker->said_drained = true;
         log_debug("%s is drained pid=%d", child->name, (int)child->pid);
+        return;
+    case CHANNEL_RECYCLE:
+        worker->said_recycle = true;
+        if (child->state == CHILD_READY && !worker->leaving) {
+            recycle_mark(child->master, child, &worker->recycle, "max_requests");
+        }
         return;
     case CHANNEL_NONE:
     case CHANNEL_SETTINGS:

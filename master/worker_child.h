@@ -13,6 +13,7 @@
 #include "config/base/list.h"
 #include "master/child.h"
 #include "master/progress.h"
+#include "master/recycle.h"
 
 struct channel_message;
 struct slot;
@@ -37,10 +38,12 @@ struct worker_child {
     bool said_applied;
     bool said_ready;
     bool said_drained;
+    bool said_recycle;
     uint64_t sent_serial;
     uint64_t applied_serial;
     uint64_t refused_serial; /* the last settings that it cannot use; 0: none */
-    uint32_t *lanes;         /* owned; ids of those that it serves */
+    struct recycle_life recycle;
+    uint32_t *lanes; /* owned; ids of those that it serves */
     size_t lane_count;
     struct progress progress;
     bool stalled;          /* siblings serve its lanes */

@@ -7,7 +7,7 @@
  *
  *   master -> worker   SETTINGS (image), LANE_ASSIGN (listening socket), LANE_REVOKE, DRAIN, QUIT,
  *                      ERROR_LOG (descriptor), ACCESS_LOG (descriptor or none)
- *   worker -> master   READY, SETTINGS_APPLIED, SETTINGS_REFUSED, DRAINED
+ *   worker -> master   READY, SETTINGS_APPLIED, SETTINGS_REFUSED, DRAINED, RECYCLE
  *
  * A worker is born knowing nothing but its heritage: SETTINGS comes first, then it says READY,
  * and only then it gets lanes. A reload is the same SETTINGS message again.
@@ -27,7 +27,8 @@
     X(READY)                                                                                       \
     X(SETTINGS_APPLIED)                                                                            \
     X(SETTINGS_REFUSED)                                                                            \
-    X(DRAINED)
+    X(DRAINED)                                                                                     \
+    X(RECYCLE)
 
 enum channel_type {
     CHANNEL_NONE = 0,

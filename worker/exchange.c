@@ -498,6 +498,10 @@ exchange_close(struct conn *conn, int status, uint64_t body_bytes)
     const struct action *action = action_of(exchange);
 
     count_status(&worker->me->counters, status);
+    if (atomic_load_explicit(&worker->me->counters.requests, memory_order_relaxed) >=
+        worker->recycle_at) {
+        worker_reached_max_requests(worker);
+    }
     if (access_log_is_on(&worker->access_log)) {
         struct access_record record = {
             .peer = &conn->peer,

@@ -85,6 +85,8 @@ board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t s
         }
     } while (!atomic_compare_exchange_weak_explicit(all, &now, now + 1, memory_order_relaxed,
                                                     memory_order_relaxed));
+    /* The line is this CPU's own since the exchange above. */
+    atomic_fetch_add_explicit(&board->servers[server].requests, 1, memory_order_relaxed);
     return true;
 }
 
@@ -131,6 +133,7 @@ board_retire_worker(struct scoreboard *board, uint32_t cell)
     atomic_store_explicit(&worker->turn_started_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->settings_serial, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->request_began_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->busy_us, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->state, BOARD_FREE, memory_order_release);
 }

@@ -74,6 +74,7 @@ struct board_worker {
      * (ev_check), cleared before it waits (ev_prepare). */
     _Alignas(BOARD_LINE) _Atomic int64_t turn_started_ms; /* 0: waiting for events */
     _Atomic uint64_t settings_serial;                     /* of the settings in use */
+    _Atomic uint64_t busy_us;                             /* in turns of the loop that ended */
     /* lines: what the worker does, written by it when it begins to answer a request and kept until
      * the next one begins: "GET /path". See board_note_request() and board_copy_request(). */
     _Alignas(BOARD_LINE) _Atomic int64_t request_began_ms; /* clock_mono_ms(); 0: none yet */
@@ -96,6 +97,7 @@ struct board_server {
     _Alignas(BOARD_LINE) _Atomic uint32_t in_flight; /* requests open, over all workers */
     _Atomic uint32_t failures;                       /* connection failures in a row */
     _Atomic int64_t down_until_ms;                   /* not chosen before, unless all are down */
+    _Atomic uint64_t requests;                       /* claims ever made, over all its lives */
 };
 
 /* What is remembered of a dead child, worker or app instance; master/deaths.h fills and shows it.

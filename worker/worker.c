@@ -32,11 +32,14 @@
 
 /* Connections that are told one by one when a drain cuts them; all are counted. */
 #define CUTS_TOLD_MAX 200
+/* Requests until max_requests is told again, when the master did not take the message. */
+#define RECYCLE_AGAIN_AFTER 1000
 
 /* ---- telling the master -----------------------------------------------------------------------
  */
 
-static void
+/* Whether the message is on its way. */
+static bool
 tell(struct worker *worker, enum channel_type type, uint64_t serial, const char *text)
 {
     struct channel_message message = {.type = type, .serial = serial};
@@ -46,6 +49,7 @@ tell(struct worker *worker, enum channel_type type, uint64_t serial, const char 
     if (error != 0 && error != -EPIPE) {
         log_error("cannot tell the master %s: %s", channel_type_name(type), strerror(-error));
     }
+    return error == 0;
 }
 
 /* ---- leaving ----------------------------------------------------------------------------------
@@ -63,7 +67,7 @@ worker_conn_ended(struct worker *worker)
     if (worker->draining && worker->conn_count == 0 && !worker->drained_told) {
         worker->drained_told = true;
         if (!worker->master_gone) {
-            tell(worker, CHANNEL_DRAINED, 0, "");
+            (void)tell(worker, CHANNEL_DRAINED, 0, "");
         }
         leave(worker);
     }
@@ -126,6 +130,34 @@ on_quick_signal(struct ev_loop *loop, ev_signal *signal, int revents)
     ev_break(loop, EVBREAK_ALL);
 }
 
+/* ---- max_requests -----------------------------------------------------------------------------
+ */
+
+/* The worker is the only one that knows at once: the message is exact, and nobody polls. */
+void
+worker_reached_max_requests(struct worker *worker)
+{
+    bool has_master = !worker->draining && !worker->master_gone;
+
+    if (has_master && !tell(worker, CHANNEL_RECYCLE, 0, "")) {
+        worker->recycle_at += RECYCLE_AGAIN_AFTER;
+        return;
+    }
+    worker->recycle_told = true;
+    worker->recycle_at = UINT64_MAX;
+}
+
+/* The same part of the jitter for all settings of this process' life. */
+static void
+set_max_requests(struct worker *worker, const struct master_settings *settings)
+{
+    uint64_t jitter = worker->random % ((uint64_t)settings->max_requests_jitter + 1);
+
+    worker->recycle_at = settings->max_requests == 0 || worker->recycle_told
+                             ? UINT64_MAX
+                             : (uint64_t)settings->max_requests + jitter;
+}
+
 /* ---- settings ---------------------------------------------------------------------------------
  */
 
@@ -133,7 +165,7 @@ static void
 refuse_settings(struct worker *worker, uint64_t serial, const char *why)
 {
     log_error("cannot use the settings: %s", why);
-    tell(worker, CHANNEL_SETTINGS_REFUSED, serial, why);
+    (void)tell(worker, CHANNEL_SETTINGS_REFUSED, serial, why);
     if (worker->live == NULL) {
         leave(worker);
     }
@@ -161,11 +193,12 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
     worker->live = live;
     worker->tail_second = -1; /* server_header may have changed */
     log_set_level(live->config->log.level);
+    set_max_requests(worker, &live->config->master);
     access_log_set_format(&worker->access_log, access_format_new(live->config->log.access_format));
     atomic_store_explicit(&worker->me->settings_serial, serial, memory_order_relaxed);
-    tell(worker, CHANNEL_SETTINGS_APPLIED, serial, "");
+    (void)tell(worker, CHANNEL_SETTINGS_APPLIED, serial, "");
     if (before == NULL) {
-        tell(worker, CHANNEL_READY, serial, "");
+        (void)tell(worker, CHANNEL_READY, serial, "");
     }
     live_unref(&before);
 }
@@ -216,6 +249,7 @@ take_message(struct worker *worker, const struct channel_message *message, int *
     case CHANNEL_SETTINGS_APPLIED:
     case CHANNEL_SETTINGS_REFUSED:
     case CHANNEL_DRAINED:
+    case CHANNEL_RECYCLE:
     case CHANNEL_NONE:
     case CHANNEL_TYPE_COUNT:
         log_error("the master sent a message that only workers send: %s",
@@ -267,7 +301,8 @@ on_turn_begin(struct ev_loop *loop, ev_check *check, int revents)
     struct worker *worker = container_of(check, struct worker, turn_begin);
 
     (void)revents;
-    worker->now_ms = clock_mono_ms();
+    worker->turn_us = clock_mono_us();
+    worker->now_ms = worker->turn_us / 1000;
     worker->now_real_ms = (int64_t)(ev_now(loop) * 1000.0);
     atomic_store_explicit(&worker->me->turn_started_ms, worker->now_ms, memory_order_relaxed);
 }
@@ -283,6 +318,10 @@ on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int revents)
         conn_free(container_of(node, struct conn, node));
     }
     upstream_empty_graveyard(worker);
+    if (worker->turn_us != 0) {
+        board_count(&worker->me->busy_us, (uint64_t)(clock_mono_us() - worker->turn_us));
+        worker->turn_us = 0;
+    }
     atomic_store_explicit(&worker->me->turn_started_ms, 0, memory_order_relaxed);
 }
 
@@ -325,6 +364,7 @@ worker_new(const struct heritage *heritage)
         return NULL;
     }
     worker->now_ms = clock_mono_ms();
+    worker->recycle_at = UINT64_MAX;
     worker->now_real_ms = clock_real_ms();
     worker->random = hash_mix((uint64_t)clock_mono_us(), (uint64_t)getpid());
     worker->tail_second = -1;

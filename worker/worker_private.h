@@ -37,6 +37,7 @@ struct worker {
     struct board_worker *me;
     struct live *live;   /* a reference; NULL until the first SETTINGS */
     int64_t now_ms;      /* clock_mono_ms() at the begin of this turn */
+    int64_t turn_us;     /* clock_mono_us() at the same moment; 0: no turn is open */
     int64_t now_real_ms; /* clock_real_ms() at the begin of this turn */
     uint64_t random;     /* seed of this process */
 
@@ -55,6 +56,8 @@ struct worker {
     bool draining;
     bool drained_told; /* DRAINED was sent */
     bool master_gone;
+    bool recycle_told;   /* RECYCLE was sent */
+    uint64_t recycle_at; /* answered requests that make it due; UINT64_MAX: never, or told */
     struct deadline drain_deadline; /* graceful_timeout */
 
     struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
@@ -85,5 +88,7 @@ struct worker {
 
 /* Makes a client's events count: the worker leaves when it drains and nothing is open. */
 void worker_conn_ended(struct worker *worker);
+/* max_requests is reached: tells the master, once. */
+void worker_reached_max_requests(struct worker *worker);
 
 #pragma GCC poison fork vfork waitpid

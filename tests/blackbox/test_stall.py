@@ -170,7 +170,8 @@ def test_endless_turn_is_aborted_and_tells_its_stack():
         with client.Client(narwhal.address) as busy:
             busy.send(client.encode("GET", "/spin"))
             match = narwhal.wait_log(r"worker slot=(\d) makes no progress and is killed pid=(\d+) .*"
-                                     "why=\"one turn of its loop does not end\"")
+                                     "why=\"one turn of its loop does not end\" .*"
+                                     "last_request=\"GET /spin\"")
             slot, victim = int(match[1]), int(match[2])
             assert workers[slot] == victim
             narwhal.wait_log(rf"worker {slot}\[{victim}\]: stack #\d+ narwhal\+0x")

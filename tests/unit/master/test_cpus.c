@@ -4,6 +4,10 @@
  */
 #include <criterion/criterion.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "master/cpus.h"
 
@@ -35,4 +39,61 @@ Test(cpus, affinity_limits_the_count)
     cr_expect(cpus_usable() >= 1 && cpus_usable() <= (uint32_t)CPU_COUNT(&all));
     cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
     cr_expect_eq(cpus_usable(), 1);
+}
+
+/* ---- a tree of groups ------------------------------------------------------------------------ */
+
+static void
+write_limit(const char *root, const char *group, const char *text)
+{
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s%s", root, group);
+    (void)mkdir(path, 0755); /* the root is there already */
+    (void)snprintf(path, sizeof(path), "%s%s/cpu.max", root, group);
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    cr_assert(fputs(text, file) >= 0);
+    cr_assert_eq(fclose(file), 0);
+}
+
+static void
+remove_group(const char *root, const char *group)
+{
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s%s/cpu.max", root, group);
+    (void)unlink(path);
+    (void)snprintf(path, sizeof(path), "%s%s", root, group);
+    cr_assert_eq(rmdir(path), 0);
+}
+
+Test(cpus, the_smallest_limit_on_the_way_up_counts)
+{
+    char root[] = "/tmp/narwhal-cgroup-XXXXXX";
+
+    cr_assert_not_null(mkdtemp(root));
+    write_limit(root, "/a", "250000 100000\n");
+    write_limit(root, "/a/b", "max 100000\n");
+    write_limit(root, "/a/b/c", "800000 100000\n");
+    write_limit(root, "/d", "max 100000\n");
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/a/b/c\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/a/b\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/a\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/d\n"), 0);
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/\n"), 0);
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/a/gone/deep\n"), 3, "a group without the file");
+    cr_expect_eq(cpus_cgroup_limit(root, "3:cpu:/x\n1:name=systemd:/y\n0::/a/b\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "3:cpu:/a\n"), 0);
+    cr_expect_eq(cpus_cgroup_limit(root, ""), 0);
+    write_limit(root, "/a/b/c", "50000 100000\n");
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/a/b/c"), 1);
+    /* What a container sees: its own group is the root of the mount. */
+    write_limit(root, "", "150000 100000\n");
+    cr_expect_eq(cpus_cgroup_limit(root, "0::/\n"), 2);
+    remove_group(root, "/a/b/c");
+    remove_group(root, "/a/b");
+    remove_group(root, "/a");
+    remove_group(root, "/d");
+    remove_group(root, "");
 }
