@@ -25,6 +25,7 @@ static const char usage[] =
     "\n"
     "  ping      is the master there?\n"
     "  status    workers, backends, listening sockets and totals, as JSON\n"
+    "  upgrade   become the binary that now stands where narwhal was started from (SIGUSR2)\n"
     "\n"
     "  -s PATH   the control socket ([master] control); default $NARWHAL_CONTROL, else\n"
     "            " DEFAULT_PATH "\n"
@@ -126,7 +127,7 @@ ask(const char *path, const char *command)
 static bool
 is_command(const char *text)
 {
-    return strcmp(text, "ping") == 0 || strcmp(text, "status") == 0;
+    return strcmp(text, "ping") == 0 || strcmp(text, "status") == 0 || strcmp(text, "upgrade") == 0;
 }
 
 int
