@@ -67,6 +67,7 @@ fill_master(const struct master *master, int program_fd, struct state *state)
     record->roll_failed = master->slots.roll_failed;
     record->nofile_soft = (int64_t)master->inherited_nofile.rlim_cur;
     record->nofile_hard = (int64_t)master->inherited_nofile.rlim_max;
+    record->graceful_ms = master->config->master.graceful_timeout_ms;
     record->log_level = master->config->log.level;
     record->error_log = master->logs.error_fd;
     record->board = master->board_fd;

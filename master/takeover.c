@@ -314,13 +314,9 @@ static void
 say_farewell(const struct takeover *takeover, struct child_memory *memory)
 {
     if (memory->state == CHILD_STARTING || memory->state == CHILD_READY) {
-        int64_t graceful_ms = 0;
-        char ignored[CONFIG_IMAGE_ERROR_MAX];
-        struct config *config = config_read_image(takeover->state.master->image, ignored);
-        graceful_ms = config != NULL ? config->master.graceful_timeout_ms : 30000;
-        config_free(config);
         memory->state = CHILD_DRAINING;
-        memory->deadline_ms = clock_mono_ms() + graceful_ms + FAREWELL_MARGIN_MS;
+        memory->deadline_ms =
+            clock_mono_ms() + takeover->state.master->graceful_ms + FAREWELL_MARGIN_MS;
     }
 }
 
