@@ -169,7 +169,8 @@ child_remember(const struct child *child, struct child_memory *ret_memory)
                                         .ready_since_ms = child->ready_since_ms,
                                         .ours = child->ours,
                                         .suspicion = child->suspicion,
-                                        .deadline_ms = CHILD_NO_DEADLINE};
+                                        .deadline_ms = CHILD_NO_DEADLINE,
+                                        .stopped = child->stopped};
     if (ev_is_active(&timer)) {
         double left_ms = ev_timer_remaining(loop, &timer) * 1000.0;
         ret_memory->deadline_ms = clock_mono_ms() + (left_ms > 0 ? (int64_t)left_ms : 0);
@@ -185,6 +186,7 @@ child_restore(struct child *child, const struct child_memory *memory)
     child->ready_since_ms = memory->ready_since_ms;
     child->ours = memory->ours;
     child->suspicion = memory->suspicion;
+    child->stopped = memory->stopped;
     if (memory->deadline_ms != CHILD_NO_DEADLINE) {
         int64_t left_ms = memory->deadline_ms - clock_mono_ms();
         ev_now_update(child->master->loop);

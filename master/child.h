@@ -97,6 +97,7 @@ struct child_memory {
     const char *ours;
     const char *suspicion;
     int64_t deadline_ms;
+    bool stopped;
 };
 void child_remember(const struct child *child, struct child_memory *ret_memory);
 void child_restore(struct child *child, const struct child_memory *memory);

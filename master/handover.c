@@ -36,6 +36,7 @@ copy(const char *text)
         (record)->ours = copy(memory.ours);                                                        \
         (record)->suspicion = copy(memory.suspicion);                                              \
         (record)->deadline_ms = memory.deadline_ms;                                                \
+        (record)->stopped = memory.stopped;                                                        \
     } while (0)
 
 #define FILL_RESPAWN(record, history)                                                              \

@@ -300,7 +300,7 @@ keep_text(const char *text)
         .state = (enum child_state)(record)->state, .pid = (pid_t)(record)->pid,                   \
         .started_ms = (record)->started_ms, .ready_since_ms = (record)->ready_since_ms,            \
         .ours = keep_text((record)->ours), .suspicion = keep_text((record)->suspicion),            \
-        .deadline_ms = (record)->deadline_ms                                                       \
+        .deadline_ms = (record)->deadline_ms, .stopped = (record)->stopped != 0                    \
     }
 
 #define RESPAWN_MEMORY(record)                                                                     \
@@ -522,6 +522,7 @@ takeover_finish(struct takeover *takeover, struct master *master)
         slots_roll(master);
     }
     child_reap_all(master); /* whoever died meanwhile */
+    (void)child_note_stops(master);
     fd_close(&before->program);
     fd_close(&before->image);
     if (!is_standard) {
