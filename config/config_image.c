@@ -32,7 +32,9 @@
 #include "config/setting.h"
 
 #define IMAGE_MAGIC "NWCONFIG"
+#ifndef IMAGE_VERSION /* a test builds another one */
 #define IMAGE_VERSION 1
+#endif
 /* A file of 1 MiB, its places, and the records of all backends are far below. */
 #define IMAGE_BYTES_MAX (64 * 1024 * 1024)
 /* More scoreboard records than any backend has servers or instances. */

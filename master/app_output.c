@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "config/base/buf.h"
 #include "config/base/clock.h"
 #include "config/base/fd.h"
 #include "config/base/log.h"
@@ -123,6 +124,43 @@ app_output_start(struct app_output *output, int fd)
     output->clogged_since_ms = 0;
     ev_io_set(&output->readable, fd, EV_READ);
     ev_io_start(output->loop, &output->readable);
+}
+
+void
+app_output_remember(const struct app_output *output, struct buf *kept, struct buf *unread)
+{
+    for (size_t back = LINE_LOG_KEPT; back-- > 0;) {
+        const char *line = line_log_last(&output->lines, back);
+        if (line != NULL) {
+            buf_addf(kept, "%s\n", line);
+        }
+    }
+    buf_add(unread, output->lines.partial, output->lines.length);
+    buf_add(unread, output->bytes + output->at, output->length - output->at);
+}
+
+static void
+on_old_line(void *context, const char *line)
+{
+    (void)context;
+    (void)line; /* it is in the log already */
+}
+
+static void
+take_all(struct app_output *output, const struct buf *bytes, line_log_fn on_each)
+{
+    for (size_t at = 0; at < bytes->len;) {
+        at += line_log_take(&output->lines, bytes->ptr + at, bytes->len - at, on_each, output);
+    }
+}
+
+void
+app_output_resume(struct app_output *output, int fd, const struct buf *kept,
+                  const struct buf *unread)
+{
+    app_output_start(output, fd);
+    take_all(output, kept, on_old_line);
+    take_all(output, unread, on_line);
 }
 
 void

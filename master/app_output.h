@@ -32,6 +32,12 @@ struct app_output {
 void app_output_init(struct app_output *output, struct ev_loop *loop, const struct child *child);
 /* A new life: takes the descriptor, which must not block. What was kept of the last life goes. */
 void app_output_start(struct app_output *output, int fd);
+/* What the next program must know: the last lines, and what was read and is no line yet. */
+struct buf;
+void app_output_remember(const struct app_output *output, struct buf *kept, struct buf *unread);
+/* Goes on where another program stopped, with those two. */
+void app_output_resume(struct app_output *output, int fd, const struct buf *kept,
+                       const struct buf *unread);
 /* The process is gone: what is still in the pipe are its last words. Closes the descriptor. */
 void app_output_finish(struct app_output *output);
 /* With level = warn or error its lines were not in the log; when it died, they are what matters. */

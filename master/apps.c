@@ -74,7 +74,7 @@ app_new(struct master *master, const char *name)
     return app;
 }
 
-static void
+static struct instance_slot *
 add_slot(struct app *app)
 {
     struct instance_slot *slot = xcalloc(1, sizeof(*slot));
@@ -87,6 +87,22 @@ add_slot(struct app *app)
     }
     app->slots = xrealloc(app->slots, (app->slot_count + 1) * sizeof(struct instance_slot *));
     app->slots[app->slot_count++] = slot;
+    return slot;
+}
+
+struct app *
+app_restore(struct master *master, const char *name)
+{
+    struct app *app = app_new(master, name);
+
+    app->restored = true;
+    return app;
+}
+
+struct instance_slot *
+app_restore_slot(struct app *app)
+{
+    return add_slot(app);
 }
 
 static void
@@ -94,10 +110,13 @@ app_take_settings(struct app *app, const struct backend_settings *settings)
 {
     app->settings = settings;
     app->wanted = (uint32_t)settings->instances;
-    app->generation++;
-    app->roll_failed = false;
+    if (!app->restored) {
+        app->generation++;
+        app->roll_failed = false;
+    }
+    app->restored = false;
     while (app->slot_count < app->wanted) {
-        add_slot(app);
+        (void)add_slot(app);
     }
     for (uint32_t i = 0; i < app->wanted; i++) {
         for (uint32_t half = 0; half < INSTANCE_HALVES; half++) {

@@ -48,6 +48,7 @@ struct app {
     bool roll_failed;                        /* told; the old ones stay */
     bool rolling;                            /* to say when it is done */
     bool is_ahead; /* started for settings that are not in use yet; settings are in theirs */
+    bool restored; /* of a predecessor: the next settings are those its instances have */
     size_t slot_count;
     struct instance_slot **slots; /* owned; grows only */
     struct list_node node;
@@ -58,6 +59,9 @@ struct app_set {
 };
 
 void apps_init(struct master *master);
+/* A predecessor's application, and its slots one after the other, before apps_commit(). */
+struct app *app_restore(struct master *master, const char *name);
+struct instance_slot *app_restore_slot(struct app *app);
 /* What must work before settings may be used: the folder for sockets. 0, or a negative errno with
  * a whole sentence in error. */
 struct buf;

@@ -160,6 +160,44 @@ child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms)
 }
 
 void
+child_remember(const struct child *child, struct child_memory *ret_memory)
+{
+    struct ev_loop *loop = child->master->loop;
+    ev_timer timer = child->deadline; /* ev_timer_remaining() only reads, but does not say so */
+
+    *ret_memory = (struct child_memory){.state = child->state,
+                                        .pid = child->pid,
+                                        .started_ms = child->started_ms,
+                                        .ready_since_ms = child->ready_since_ms,
+                                        .ours = child->ours,
+                                        .suspicion = child->suspicion,
+                                        .deadline_ms = CHILD_NO_DEADLINE,
+                                        .stopped = child->stopped};
+    if (ev_is_active(&timer)) {
+        double left_ms = ev_timer_remaining(loop, &timer) * 1000.0;
+        ret_memory->deadline_ms = clock_mono_ms() + (left_ms > 0 ? (int64_t)left_ms : 0);
+    }
+}
+
+void
+child_restore(struct child *child, const struct child_memory *memory)
+{
+    child->state = memory->state;
+    child->pid = memory->pid;
+    child->started_ms = memory->started_ms;
+    child->ready_since_ms = memory->ready_since_ms;
+    child->ours = memory->ours;
+    child->suspicion = memory->suspicion;
+    child->stopped = memory->stopped;
+    if (memory->deadline_ms != CHILD_NO_DEADLINE) {
+        int64_t left_ms = memory->deadline_ms - clock_mono_ms();
+        ev_now_update(child->master->loop);
+        ev_timer_set(&child->deadline, ms_to_seconds(left_ms > 0 ? left_ms : 0), 0.);
+        ev_timer_start(child->master->loop, &child->deadline);
+    }
+}
+
+void
 child_signal(struct child *child, int signal_number)
 {
     if (child->pid == 0) {

@@ -88,6 +88,20 @@ void child_release(struct child *child);
 void child_set_state(struct child *child, enum child_state state, int64_t deadline_ms);
 /* A process was started: STARTING. */
 void child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms);
+/* A child of a predecessor, as it was: pid 0 is in GONE or BACKOFF. texts are static. deadline_ms
+ * is on the monotonic clock, CHILD_NO_DEADLINE: none. */
+struct child_memory {
+    enum child_state state;
+    pid_t pid;
+    int64_t started_ms;
+    int64_t ready_since_ms;
+    const char *ours;
+    const char *suspicion;
+    int64_t deadline_ms;
+    bool stopped;
+};
+void child_remember(const struct child *child, struct child_memory *ret_memory);
+void child_restore(struct child *child, const struct child_memory *memory);
 /* Sends a signal to the process, or to its group. */
 void child_signal(struct child *child, int signal_number);
 /* SIGKILL, and KILLED; why is a static text. */

@@ -92,8 +92,20 @@ run_deaths(struct master *master, struct buf *out)
     deaths_print(master->board, out);
 }
 
+static void
+run_upgrade(struct master *master, struct buf *out)
+{
+    if (!upgrade_request(master)) {
+        answer_error(out, "the upgrade is refused; the log says why");
+        return;
+    }
+    json_open(out, NULL, '{');
+    json_text(out, "upgrade", "begun; the log says what comes of it");
+    json_close(out, '}');
+}
+
 static const struct control_command commands[] = {
-    {"ping", run_ping}, {"status", run_status}, {"deaths", run_deaths}};
+    {"ping", run_ping}, {"status", run_status}, {"deaths", run_deaths}, {"upgrade", run_upgrade}};
 
 static void
 run_line(struct control_client *client, const char *line)
@@ -108,7 +120,7 @@ run_line(struct control_client *client, const char *line)
         }
     }
     if (!known) {
-        answer_error(&answer, "unknown command; known are ping, status and deaths");
+        answer_error(&answer, "unknown command; known are ping, status, deaths and upgrade");
     }
     buf_add(&client->output, answer.ptr, answer.len);
     buf_add(&client->output, "\n", 1);
@@ -295,10 +307,14 @@ control_open(struct master *master)
     struct unix_listener_options options = {.mode = 0600, .backlog = BACKLOG};
     struct buf error = {0};
 
+    if (control->listener.fd != -1 && (path == NULL || strcmp(control->listener.path, path) != 0)) {
+        unix_listener_close(&control->listener); /* a predecessor's, at another place */
+    }
     if (path == NULL) {
         return;
     }
-    if (unix_listener_open(&control->listener, path, &options, &error) != 0) {
+    if (control->listener.fd == -1 &&
+        unix_listener_open(&control->listener, path, &options, &error) != 0) {
         log_warn("there is no control socket, narwhalctl will not work: %s: %s (%s)", path,
                  error.ptr, config_origin(master->config, "master", NULL, "control"));
         buf_release(&error);

@@ -59,12 +59,18 @@ number_from(const char *variable)
     return text != NULL ? atoi(text) : 0;
 }
 
-void
-inherited_collect(void)
+static void
+read_passed(void)
 {
     if (number_from("LISTEN_PID") == (int)getpid()) {
         inherited.passed = number_from("LISTEN_FDS");
     }
+}
+
+void
+inherited_collect(void)
+{
+    read_passed();
     for (int fd = FIRST_FD; fd < FD_COUNT_MAX; fd++) {
         struct buf ignored = {0};
         if (check_listener(fd, &ignored) == 0 && fd_set_cloexec(fd, true) == 0 &&
@@ -73,6 +79,26 @@ inherited_collect(void)
         }
         buf_release(&ignored);
     }
+}
+
+void
+inherited_restore(int fd)
+{
+    read_passed();
+    if (fd >= FIRST_FD && fd < FD_COUNT_MAX) {
+        inherited.is_listener[fd] = true;
+    }
+}
+
+int
+inherited_next(int after)
+{
+    for (int fd = after < FIRST_FD ? FIRST_FD : after + 1; fd < FD_COUNT_MAX; fd++) {
+        if (inherited.is_listener[fd]) {
+            return fd;
+        }
+    }
+    return -1;
 }
 
 int

@@ -13,5 +13,11 @@ struct buf;
  * can be meant by fd://N. The listening stream sockets among them become CLOEXEC and
  * non-blocking. */
 void inherited_collect(void);
+/* The same in a program that takes over: those of its predecessor, and no others, because by now
+ * the lanes stand open too. Out of range: ignored. */
+void inherited_restore(int fd);
+/* Those that inherited_collect() found, one after the other: the first from after = -1; -1: no
+ * more. */
+int inherited_next(int after);
 /* 0 when descriptor fd may serve as a lane, else a negative errno with the reason in error. */
 int inherited_check(int fd, struct buf *error);

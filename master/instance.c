@@ -504,6 +504,25 @@ open_pipes(struct instance *instance, struct exec_plan *plan)
     return result != 0 ? result : fd_set_nonblock(instance->exec_fd, true);
 }
 
+static void
+watch_exec(struct instance *instance)
+{
+    ev_io_set(&instance->exec_result, instance->exec_fd, EV_READ);
+    ev_io_start(master_of(instance)->loop, &instance->exec_result);
+}
+
+static void
+probe_start(struct instance *instance)
+{
+    struct ev_loop *loop = master_of(instance)->loop;
+
+    instance->probe_interval_ms = PROBE_FIRST_MS;
+    instance->probe_ipv6 = false;
+    ev_now_update(loop);
+    ev_timer_set(&instance->probe, ms_to_seconds(PROBE_FIRST_MS), 0.);
+    ev_timer_start(loop, &instance->probe);
+}
+
 static int
 life_begin(struct instance *instance, struct buf *error)
 {
@@ -560,13 +579,8 @@ done:
     }
     (void)setpgid(pid, pid); /* the child does it too: whoever is first. EACCES: it has exec'd */
     app_output_start(&instance->output, plan.output_read_fd);
-    ev_io_set(&instance->exec_result, instance->exec_fd, EV_READ);
-    ev_io_start(master->loop, &instance->exec_result);
-    instance->probe_interval_ms = PROBE_FIRST_MS;
-    instance->probe_ipv6 = false;
-    ev_now_update(master->loop);
-    ev_timer_set(&instance->probe, ms_to_seconds(PROBE_FIRST_MS), 0.);
-    ev_timer_start(master->loop, &instance->probe);
+    watch_exec(instance);
+    probe_start(instance);
     child_born(&instance->child, pid, master->config->master.boot_timeout_ms);
     return 0;
 }
@@ -826,6 +840,14 @@ on_drain(struct ev_loop *loop, ev_timer *timer, int revents)
     instance->seen_idle = idle;
 }
 
+static void
+drain_start(struct instance *instance)
+{
+    instance->seen_idle = false;
+    ev_timer_set(&instance->drain, ms_to_seconds(DRAIN_LOOK_MS), ms_to_seconds(DRAIN_LOOK_MS));
+    ev_timer_start(master_of(instance)->loop, &instance->drain);
+}
+
 void
 instance_retire(struct instance *instance)
 {
@@ -838,10 +860,39 @@ instance_retire(struct instance *instance)
         return;
     }
     show_state(&instance->child);
-    instance->seen_idle = false;
     instance->drain_until_ms = clock_mono_ms() + graceful_ms;
-    ev_timer_set(&instance->drain, ms_to_seconds(DRAIN_LOOK_MS), ms_to_seconds(DRAIN_LOOK_MS));
-    ev_timer_start(master->loop, &instance->drain);
+    drain_start(instance);
+}
+
+/* ---- from one program to the next ------------------------------------------------------------ */
+
+void
+instance_show(struct instance *instance)
+{
+    struct board_server *record = record_of(instance);
+
+    if (instance->child.ready_since_ms > 0 && instance->child.pid != 0) {
+        record->address = instance->address;
+        atomic_fetch_add_explicit(&record->life, 1, memory_order_relaxed);
+    }
+    show_state(&instance->child);
+}
+
+void
+instance_resume(struct instance *instance)
+{
+    /* Its age goes on; its requests are counted from now. */
+    recycle_life_begin(&instance->recycle,
+                       atomic_load_explicit(&record_of(instance)->requests, memory_order_relaxed));
+    if (instance->exec_fd != -1) {
+        watch_exec(instance);
+    }
+    if (instance->child.state == CHILD_STARTING) {
+        probe_start(instance);
+    }
+    if (instance->child.state == CHILD_READY && instance->leaving) {
+        drain_start(instance);
+    }
 }
 
 /* ---- lifecycle ------------------------------------------------------------------------------- */

@@ -51,6 +51,10 @@ struct instance {
 struct instance *instance_new(struct instance_slot *slot, uint32_t half);
 /* Executes the command. A failure is told and leads to BACKOFF. */
 void instance_start(struct instance *instance);
+/* An instance of a predecessor, its fields set: watches it again, from the descriptors on. */
+void instance_resume(struct instance *instance);
+/* Writes what workers need to know into its record, which knows nothing of it. */
+void instance_show(struct instance *instance);
 /* No new requests; SIGTERM when the open ones ended, or after graceful_timeout. */
 void instance_retire(struct instance *instance);
 /* SIGTERM now, SIGKILL after timeout_ms. */

@@ -281,6 +281,32 @@ listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t
     return address;
 }
 
+struct listen_address *
+listen_address_restore(struct lane_set *set, const struct address *wanted,
+                       const struct address *bound, const struct unix_listener *unix_socket)
+{
+    struct listen_address *address = xcalloc(1, sizeof(*address));
+
+    address->wanted = *wanted;
+    address->bound = *bound;
+    address->unix_socket = *unix_socket;
+    list_init(&address->node);
+    list_init(&address->open_node);
+    list_push_back(&set->addresses, &address->node);
+    list_push_back(&set->open, &address->open_node);
+    return address;
+}
+
+void
+listen_address_restore_lane(struct listen_address *address, const struct lane *lane)
+{
+    address->lanes = xrealloc(address->lanes, (address->lane_count + 1) * sizeof(*address->lanes));
+    address->lanes[address->lane_count++] = *lane;
+    if (address->wanted.kind == ADDRESS_UNIX) {
+        address->unix_socket.fd = lane->fd;
+    }
+}
+
 void
 listen_address_close(struct listen_address *address)
 {

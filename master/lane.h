@@ -54,6 +54,12 @@ struct listen_address *listen_address_open(struct lane_set *set, const struct ad
                                            uint32_t slot_count, int backlog,
                                            const struct identity *identity, int *ret_errno,
                                            struct buf *error);
+/* An address that a predecessor opened, without its lanes: takes unix_socket over. */
+struct listen_address *listen_address_restore(struct lane_set *set, const struct address *wanted,
+                                              const struct address *bound,
+                                              const struct unix_listener *unix_socket);
+/* One of its lanes; the descriptor of a unix address is also that of its unix_socket. */
+void listen_address_restore_lane(struct listen_address *address, const struct lane *lane);
 /* Adds lanes for more slots. 0, or a negative errno with a text; the lanes that stand go on. */
 int listen_address_grow(struct lane_set *set, struct listen_address *address, uint32_t slot_count,
                         int backlog, struct buf *error);

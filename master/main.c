@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 #include "master/master.h"
 #include "master/proctitle.h"
 #include "master/signals.h"
+#include "master/takeover.h"
+#include "master/upgrade.h"
 
 /* Text that nobody could read is a failure: "narwhal --print-config > /full/disk". */
 static int
@@ -47,7 +50,7 @@ with_settings(const struct config_args *args)
         return EX_CONFIG;
     }
     if (args->command == CONFIG_RUN) {
-        return master_run(args, config);
+        return master_run(args, config, NULL);
     }
     if (args->command == CONFIG_PRINT) {
         config_print(config, stdout);
@@ -80,17 +83,49 @@ run(const struct config_args *args)
     return with_settings(args);
 }
 
+/* In the place of a running master. */
+static int
+take_over(const struct config_args *args, struct takeover *takeover)
+{
+    struct config *config = takeover_settings(takeover, args);
+    int status = config != NULL ? master_run(args, config, takeover) : EX_CONFIG;
+
+    if (status != EX_OK) {
+        takeover_give_back(takeover, args); /* does not return if it can be helped */
+    }
+    return status;
+}
+
 int
 main(int argc, char **argv)
 {
     struct config_args args;
+    struct takeover takeover;
+    const char *check = NULL;
 
     signals_block();
     stack_trace_on_crash();
-    inherited_collect();
+    int status = takeover_receive(&takeover);
+    if (status != 0) {
+        return status;
+    }
+    if (takeover.state_fd == -1) {
+        inherited_collect();
+    }
     proctitle_init(argc, &argv);
+    if (argc > 2 && strcmp(argv[1], UPGRADE_CHECK_FLAG) == 0) {
+        check = argv[2];
+        argv += 2; /* the name of the program is of no interest */
+        argc -= 2;
+    }
     config_args_parse(&args, argc, argv, environ);
-    int status = run(&args);
+    if (check != NULL) {
+        status = upgrade_check_main(check, &args);
+    } else if (takeover.state_fd != -1) {
+        status = take_over(&args, &takeover);
+    } else {
+        status = run(&args);
+    }
     config_args_release(&args);
     return status;
 }

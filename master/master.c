@@ -30,6 +30,7 @@
 #include "master/cpus.h"
 #include "master/notify.h"
 #include "master/proctitle.h"
+#include "master/takeover.h"
 
 /* Rounds of reconcile() before the loop gets its turn. */
 #define ROUNDS_MAX 8
@@ -129,6 +130,7 @@ master_reconcile(struct master *master)
         apps_reconcile(master);
         recycle_reconcile(master);
         reload_reconcile(master);
+        upgrade_reconcile(master);
         (void)server_registry_sweep(&master->registry, slots_oldest_serial(master));
     } else {
         reconcile_stop(master);
@@ -196,6 +198,7 @@ master_stop(struct master *master, bool quick)
     }
     int64_t graceful_ms = master->config->master.graceful_timeout_ms;
     uint32_t workers = slots_ready_count(master);
+    upgrade_cancel(master);
     master->phase = phase;
     notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
                 (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
@@ -301,8 +304,23 @@ raise_nofile(struct master *master)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* raising to the hard limit is always allowed */
 }
 
+/* The board of a predecessor, or a new one. 0 or a negative errno. */
 static int
-open_kernel_objects(struct master *master)
+open_board(struct master *master, struct takeover *takeover)
+{
+    if (takeover != NULL) {
+        return takeover_board(takeover, master);
+    }
+    master->board = scoreboard_create(&master->board_fd);
+    if (master->board == NULL) {
+        return -errno;
+    }
+    atomic_store_explicit(&master->board->started_ms, clock_mono_ms(), memory_order_relaxed);
+    return 0;
+}
+
+static int
+open_kernel_objects(struct master *master, struct takeover *takeover)
 {
     master->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
     if (master->loop == NULL) {
@@ -310,15 +328,14 @@ open_kernel_objects(struct master *master)
         return EX_OSERR;
     }
     ev_set_userdata(master->loop, master);
-    master->board = scoreboard_create(&master->board_fd);
-    if (master->board == NULL) {
+    int result = open_board(master, takeover);
+    if (result != 0) {
         char text[128];
-        (void)snprintf(text, sizeof(text), "cannot make the scoreboard: %s", strerror(errno));
+        (void)snprintf(text, sizeof(text), "cannot make the scoreboard: %s", strerror(-result));
         start_error(text);
         return EX_OSERR;
     }
     oom_watch_init(&master->oom);
-    atomic_store_explicit(&master->board->started_ms, clock_mono_ms(), memory_order_relaxed);
     return 0;
 }
 
@@ -389,6 +406,7 @@ master_init(struct master *master, const struct config_args *args)
     master->runtime_dir.fd = -1;
     master->control.listener.fd = -1;
     list_init(&master->control.clients);
+    ev_init(&master->upgrade.turn, NULL);
     list_init(&master->children);
     lane_set_init(&master->lanes);
     slots_init(master);
@@ -396,6 +414,7 @@ master_init(struct master *master, const struct config_args *args)
     reload_init(master);
     recycle_init(master);
     scaling_init(master);
+    upgrade_init(master);
 }
 
 static void
@@ -421,6 +440,7 @@ master_release(struct master *master)
         control_close(master);
         stop_watchers(master);
     }
+    upgrade_release(master);
     LIST_FOR_EACH_SAFE (node, &master->lanes.addresses) {
         listen_address_close(listen_address_from(node));
     }
@@ -442,13 +462,19 @@ master_release(struct master *master)
 }
 
 static int
-master_start(struct master *master, struct config *config)
+master_start(struct master *master, struct config *config, struct takeover *takeover)
 {
-    log_setup(STDERR_FILENO, config->log.level, "master");
-    int status = open_kernel_objects(master);
+    if (takeover == NULL) {
+        log_setup(STDERR_FILENO, config->log.level, "master");
+    }
+    int status = open_kernel_objects(master, takeover);
     if (status == 0) {
         server_registry_init(&master->registry, master->board);
-        status = open_pidfile(master, config);
+        if (takeover == NULL) {
+            status = open_pidfile(master, config);
+        } else if (takeover_restore(takeover, master) != 0) {
+            status = EX_DATAERR;
+        }
     }
     if (status != 0) {
         config_free(config);
@@ -462,6 +488,10 @@ master_start(struct master *master, struct config *config)
     signals_start(master);
     start_watchers(master);
     control_open(master);
+    if (takeover != NULL) {
+        takeover_finish(takeover, master);
+        return 0;
+    }
     log_info("narwhal " NARWHAL_VERSION " started pid=%d workers=%u settings=%s", (int)master->pid,
              master_wanted_workers(master),
              master->config->path != NULL ? master->config->path : "none");
@@ -469,7 +499,7 @@ master_start(struct master *master, struct config *config)
 }
 
 int
-master_run(const struct config_args *args, struct config *config)
+master_run(const struct config_args *args, struct config *config, struct takeover *takeover)
 {
     /* Static, because a worker inherits it with everything it points to. */
     static struct master master;
@@ -478,7 +508,10 @@ master_run(const struct config_args *args, struct config *config)
     master_init(&master, args);
     raise_nofile(&master);
     proctitle_set("narwhal: master");
-    int status = master_start(&master, config);
+    int status = master_start(&master, config, takeover);
+    if (status != 0 && takeover != NULL) {
+        return status; /* what the state names belongs to the predecessor: nothing is released */
+    }
     if (status == 0) {
         master_changed(&master);
         ev_run(master.loop, 0);

@@ -28,10 +28,12 @@
 #include "master/server_registry.h"
 #include "master/signals.h"
 #include "master/slots.h"
+#include "master/upgrade.h"
 
 struct config;
 struct config_args;
 struct scoreboard;
+struct takeover;
 
 enum master_phase {
     MASTER_RUNNING = 0,
@@ -69,6 +71,7 @@ struct master {
     struct server_registry registry;
     struct app_set apps;
     struct reload reload;
+    struct upgrade upgrade;
     struct progress_watch progress_watch;
     struct oom_watch oom;
     struct recycle recycle;
@@ -79,11 +82,12 @@ struct master {
     struct control control;
 };
 
-/* Runs until the service is stopped. config is taken over. Returns the exit status (sysexits.h):
+/* Runs until the service is stopped. config is taken over. takeover has the state of a predecessor
+ * in this process, and is finished then; NULL: a fresh start. Returns the exit status (sysexits.h):
  * 0 after a stop, EX_CONFIG, EX_UNAVAILABLE (an address or the pid file is taken), EX_CANTCREAT (a
  * file), EX_OSERR (the kernel refused something) when it could not start; said in the log and on
- * stderr. */
-int master_run(const struct config_args *args, struct config *config);
+ * stderr. With a takeover that failed: nothing was touched, and it can be given back. */
+int master_run(const struct config_args *args, struct config *config, struct takeover *takeover);
 
 /* Something changed: reconcile before the loop waits again. */
 void master_changed(struct master *master);

@@ -26,6 +26,7 @@ static const char usage[] =
     "  ping      is the master there?\n"
     "  status    workers, backends, listening sockets and totals, as JSON\n"
     "  deaths    how workers and app instances died, newest first, as JSON\n"
+    "  upgrade   become the binary that now stands where narwhal was started from (SIGUSR2)\n"
     "\n"
     "  -s PATH   the control socket ([master] control); default $NARWHAL_CONTROL, else\n"
     "            " DEFAULT_PATH "\n"
@@ -127,7 +128,14 @@ ask(const char *path, const char *command)
 static bool
 is_command(const char *text)
 {
-    return strcmp(text, "ping") == 0 || strcmp(text, "status") == 0 || strcmp(text, "deaths") == 0;
+    static const char *const commands[] = {"ping", "status", "deaths", "upgrade"};
+
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (strcmp(text, commands[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int

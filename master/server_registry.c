@@ -134,7 +134,9 @@ board_open_new_records(struct server_registry *registry, const struct backend_se
 {
     for (uint32_t i = 0; i < backend->record_count; i++) {
         struct server_record *record = &registry->records[backend->records[i]];
-        if (record->use == RECORD_NEW) {
+        /* A board that is younger than the record knows nothing of it. */
+        bool is_unknown = registry->board->servers[backend->records[i]].backend[0] == '\0';
+        if (record->use == RECORD_NEW || is_unknown) {
             board_open_record(&registry->board->servers[backend->records[i]], backend,
                               record->is_instance, i);
         }
@@ -214,6 +216,17 @@ server_registry_commit(struct server_registry *registry, const struct config *co
             record->use = RECORD_USED;
         }
     }
+}
+
+void
+server_registry_restore(struct server_registry *registry, uint32_t number, const char *key,
+                        bool is_instance, enum record_use use, uint64_t left_serial)
+{
+    struct server_record *record = &registry->records[number];
+
+    free(record->key);
+    *record = (struct server_record){
+        .use = use, .is_instance = is_instance, .left_serial = left_serial, .key = xstrdup(key)};
 }
 
 bool

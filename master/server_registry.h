@@ -50,6 +50,9 @@ void server_registry_commit(struct server_registry *registry, const struct confi
 void server_registry_rollback(struct server_registry *registry);
 /* They are not, but a worker may use them as serial: what was assigned waits until it cannot. */
 void server_registry_abandon(struct server_registry *registry, uint64_t serial);
+/* What a predecessor had: record number stands for key. */
+void server_registry_restore(struct server_registry *registry, uint32_t number, const char *key,
+                             bool is_instance, enum record_use use, uint64_t left_serial);
 /* Frees what nobody can mean any more: every worker applied settings without it, no request is
  * open, no instance runs. Returns whether something still waits for that. */
 bool server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all);

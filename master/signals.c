@@ -80,9 +80,7 @@ on_pause(struct master *master)
 static void
 on_upgrade(struct master *master)
 {
-    (void)master;
-    log_error("upgrade in place is not available in this version: nothing was changed; restart "
-              "the service to run a new binary");
+    upgrade_request(master);
 }
 
 static void
@@ -143,11 +141,16 @@ signals_stop(struct master *master)
     }
 }
 
+/* The mask belongs to the process. Counted, because a fork may fall into an upgrade, which keeps
+ * signals blocked for longer. */
+static unsigned int blocked;
+
 void
 signals_block(void)
 {
     sigset_t all;
 
+    blocked++;
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
 }
@@ -157,6 +160,9 @@ signals_unblock(void)
 {
     sigset_t none;
 
+    if (blocked > 0 && --blocked > 0) {
+        return;
+    }
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -178,5 +184,6 @@ signals_reset_in_child(struct master *master)
             (void)signal(number, SIG_DFL); /* SIGKILL, SIGSTOP and unused numbers refuse: fine */
         }
     }
+    blocked = 0;
     signals_unblock();
 }

@@ -33,9 +33,9 @@ struct signal_watchers {
 void signals_start(struct master *master);
 void signals_stop(struct master *master);
 
-/* Blocks all signals: from the start of main() until signals_start(), because a signal at any
- * moment of the start is an order and not a death; and around fork(), so that none arrives in a
- * child before signals_reset_in_child(). */
+/* Blocks all signals, until each call has had its signals_unblock(): from the start of main() until
+ * signals_start(), because a signal at any moment of the start is an order and not a death; and
+ * around fork(), so that none arrives in a child before signals_reset_in_child(). */
 void signals_block(void);
 void signals_unblock(void);
 /* In a child, signals blocked: takes the watchers out of libev's tables (they are per process, so

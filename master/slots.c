@@ -538,7 +538,7 @@ slots_canary(const struct master *master)
 static bool
 owes_an_answer(const struct master *master, const struct worker_child *worker)
 {
-    return takes_lanes(worker) && worker->applied_serial < master->serial &&
+    return takes_lanes(worker) && !worker->foreign && worker->applied_serial < master->serial &&
            worker->refused_serial != master->serial;
 }
 

@@ -102,6 +102,7 @@ life_end(struct worker_child *worker)
     worker->said_ready = false;
     worker->said_drained = false;
     worker->said_recycle = false;
+    worker->foreign = false;
 }
 
 static uint32_t
@@ -643,7 +644,7 @@ worker_child_send_settings(struct worker_child *worker)
 {
     const struct master *master = worker->child.master;
 
-    if (worker->sent_serial != master->serial) {
+    if (worker->sent_serial != master->serial && !worker->foreign) {
         worker_child_send_image(worker, master->serial, master->image_fd);
     }
 }
@@ -747,6 +748,29 @@ worker_child_new(struct master *master, struct slot *slot)
     list_init(&worker->queue);
     list_init(&worker->node);
     return worker;
+}
+
+void
+worker_child_resume(struct worker_child *worker, int channel_fd)
+{
+    worker->channel_fd = channel_fd;
+    recycle_life_begin(&worker->recycle, 0);
+    if (channel_fd != -1) {
+        ev_io_set(&worker->channel_read, channel_fd, EV_READ);
+        ev_io_set(&worker->channel_write, channel_fd, EV_WRITE);
+        ev_io_start(worker->child.master->loop, &worker->channel_read);
+    }
+    show_state(&worker->child);
+}
+
+void
+worker_child_each_untold(const struct worker_child *worker,
+                         void (*act)(const struct channel_message *message, void *context),
+                         void *context)
+{
+    LIST_FOR_EACH (node, &worker->queue) {
+        act(&container_of(node, struct queued_message, node)->message, context);
+    }
 }
 
 void

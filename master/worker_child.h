@@ -49,6 +49,8 @@ struct worker_child {
     bool stalled;          /* siblings serve its lanes */
     uint32_t stalls;       /* of this process */
     int64_t stall_told_ms; /* 0: not yet */
+    bool foreign;          /* it runs the code of a program that was upgraded: it gets lanes, logs
+                              and orders, and no settings, because it may not understand them */
     bool leaving;          /* no lanes any more; drains as soon as they are someone else's */
     struct list_node node; /* in slot.leaving */
 };
@@ -57,6 +59,13 @@ struct worker_child {
 struct worker_child *worker_child_new(struct master *master, struct slot *slot);
 /* Forks it. A failure is told and leads to BACKOFF. */
 void worker_child_start(struct worker_child *worker);
+/* A worker of a predecessor: the channel to its process, which is taken over; -1 for a worker
+ * without one. Its other fields are the caller's to set. */
+void worker_child_resume(struct worker_child *worker, int channel_fd);
+/* Calls act for each message that it was not told yet, in order. */
+void worker_child_each_untold(const struct worker_child *worker,
+                              void (*act)(const struct channel_message *message, void *context),
+                              void *context);
 /* Frees a worker without a process. */
 void worker_child_free(struct worker_child *worker);
 

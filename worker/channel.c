@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "config/base/fd.h"
+#include "config/base/hash.h"
 
 static const char *const type_names[CHANNEL_TYPE_COUNT] = {[CHANNEL_NONE] = "NONE",
 #define CHANNEL_NAME(name) [CHANNEL_##name] = #name,
@@ -21,6 +22,18 @@ const char *
 channel_type_name(enum channel_type type)
 {
     return type < CHANNEL_TYPE_COUNT ? type_names[type] : "?";
+}
+
+int64_t
+channel_dialect(void)
+{
+    const size_t sizes[] = {CHANNEL_MAGIC, sizeof(struct channel_message)};
+    uint64_t hash = hash_bytes(0, sizes, sizeof(sizes));
+
+    for (size_t i = 0; i < CHANNEL_TYPE_COUNT; i++) {
+        hash = hash_bytes(hash, type_names[i], strlen(type_names[i]));
+    }
+    return (int64_t)hash;
 }
 
 int

@@ -38,7 +38,9 @@ enum channel_type {
         CHANNEL_TYPE_COUNT
 };
 
+#ifndef CHANNEL_MAGIC
 #define CHANNEL_MAGIC 0x6e726831u /* "nrh1": changes with the layout */
+#endif
 #define CHANNEL_TEXT_MAX 224
 
 struct channel_message {
@@ -62,5 +64,8 @@ int channel_send(int channel_fd, struct channel_message *message, int fd);
  * the peer is gone, -EAGAIN when nothing is there, -EBADMSG for one that is not ours (wrong size,
  * magic or type; its descriptors are closed), or another negative errno. */
 int channel_receive(int channel_fd, struct channel_message *ret_message, int *ret_fd);
+
+/* Stands for all that two programs must have in common to talk over a channel. */
+int64_t channel_dialect(void);
 
 const char *channel_type_name(enum channel_type type);

@@ -144,6 +144,10 @@ struct scoreboard {
  * errno set. *ret_fd is the caller's. Master only. */
 struct scoreboard *scoreboard_create(int *ret_fd);
 
+/* Maps a board that another program of narwhal made. NULL with errno set, EPROTO when its layout is
+ * another; does not take the descriptor. Master only. */
+struct scoreboard *scoreboard_adopt(int fd);
+
 /* Adds without a locked instruction: right because each counter has one writer (an atomic store,
  * so that readers see whole values). */
 static inline void

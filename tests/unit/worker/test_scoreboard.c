@@ -3,6 +3,7 @@
  * The scoreboard: claims that are exact across processes, and what a dead worker leaves behind.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -330,4 +331,27 @@ Test(scoreboard, every_counter_is_folded_and_summed)
         }
         board_retire_worker(board, round == 0 ? 0 : BOARD_CELLS_MAX - 1);
     }
+}
+
+Test(scoreboard, is_adopted_by_another_program_of_the_same_layout)
+{
+    int fd = -1;
+    struct scoreboard *first = scoreboard_create(&fd);
+
+    cr_assert_not_null(first);
+    first->workers[3].claims[2] = 5;
+    struct scoreboard *second = scoreboard_adopt(fd);
+    cr_assert_not_null(second);
+    cr_expect_eq(second->workers[3].claims[2], 5);
+    cr_expect_eq(munmap(second, sizeof(*second)), 0);
+    first->version++;
+    cr_expect_null(scoreboard_adopt(fd), "of another layout");
+    cr_expect_eq(errno, EPROTO);
+    first->version--;
+    cr_expect_eq(munmap(first, sizeof(*first)), 0);
+    cr_assert_eq(ftruncate(fd, 4096), 0);
+    cr_expect_null(scoreboard_adopt(fd), "of another size");
+    (void)close(fd);
+    cr_expect_null(scoreboard_adopt(fd), "not there");
+    cr_expect_eq(errno, EBADF);
 }
