@@ -13,7 +13,8 @@ import pytest
 
 import client
 from load import Load
-from narwhal import APPS, DEADLINE, Narwhal, children_of, run_narwhal, wait_app, wait_until
+from narwhal import (APPS, DEADLINE, Narwhal, children_of, process_stat, run_narwhal, wait_app,
+                     wait_until)
 
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 REPLACED = r"worker slot=%s is to be replaced pid=\d+ reason=%s "
@@ -367,7 +368,10 @@ def test_a_busy_worker_gets_a_sibling_and_loses_it():
 
 def test_clients_that_wait_bring_a_worker():
     with served(**{**ADAPTIVE, "workers_shrink_after": "1h"}) as narwhal:
-        pid = narwhal.workers()[0]
+        pid = narwhal.wait_workers(1)[0]
+        assert client.get(narwhal.address, "/").status == 200
+        # Stopped in a turn of its loop it would count as busy.
+        wait_until(lambda: process_stat(pid)[0] == "S", "the worker waits for events")
         os.kill(pid, signal.SIGSTOP)
         try:
             clients = [socket.create_connection(narwhal.address, DEADLINE) for _ in range(4)]
