@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The black-box tests, one line a file; test style.registered fails when one is missing.
 blackbox_test(big_upload SLOW TIMEOUT 300)
+blackbox_test(chaos SLOW TIMEOUT 300)
 blackbox_test(chaos_load)
 blackbox_test(connections)
 blackbox_test(deaths)
