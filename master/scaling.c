@@ -53,7 +53,8 @@ measure_workers(struct master *master, struct adapt_sample *sample)
     sample->least_permille = 1000;
     for (uint32_t i = 0; i < BOARD_SLOTS_MAX; i++) {
         const struct worker_child *worker = master->slots.slots[i].serving;
-        if (worker == NULL || worker->child.state != CHILD_READY || worker->leaving) {
+        if (worker == NULL || worker->child.state != CHILD_READY || worker->leaving ||
+            worker->cell == WORKER_NO_CELL) {
             scaling->last[i].pid = 0;
             continue;
         }

@@ -301,11 +301,13 @@ tell_departure(const struct worker_child *worker, const struct child_death *deat
 static void
 complete_record(const struct worker_child *worker, struct board_death *record)
 {
-    const struct board_worker *cell = &worker->child.master->board->workers[worker->cell];
-    int64_t began_ms = board_copy_request(cell, record->request);
-
     record->slot = worker->slot->number;
     record->generation = worker->generation;
+    if (worker->cell == WORKER_NO_CELL) {
+        return; /* it came with an upgrade, and from a scoreboard that cannot be read */
+    }
+    int64_t began_ms =
+        board_copy_request(&worker->child.master->board->workers[worker->cell], record->request);
     record->request_age_ms = began_ms != 0 ? clock_mono_ms() - began_ms : 0;
 }
 
