@@ -526,13 +526,19 @@ slots_send_logs(struct master *master)
 struct worker_child *
 slots_canary(const struct master *master)
 {
+    struct worker_child *slow = NULL;
+
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
         struct worker_child *worker = master->slots.slots[i].serving;
-        if (takes_lanes(worker) && !is_outdated(master, worker)) {
+        if (!takes_lanes(worker) || is_outdated(master, worker)) {
+            continue;
+        }
+        if (!worker->stalled) {
             return worker;
         }
+        slow = worker;
     }
-    return NULL;
+    return slow; /* all of them stall: it will answer late, if at all */
 }
 
 static bool

@@ -442,7 +442,8 @@ on_message(struct worker_child *worker, const struct channel_message *message)
     case CHANNEL_RECYCLE:
         worker->said_recycle = true;
         if (child->state == CHILD_READY && !worker->leaving) {
-            recycle_mark(child->master, child, &worker->recycle, "max_requests");
+            recycle_mark(child->master, child, &worker->recycle,
+                         strcmp(message->text, "SIGTERM") == 0 ? "SIGTERM" : "max_requests");
         }
         return;
     case CHANNEL_NONE:

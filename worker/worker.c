@@ -2,8 +2,9 @@
  *
  * The worker process: its loop, what the master tells it, and its end. Runs in workers.
  *
- * Born with a channel and a scoreboard; SETTINGS makes it READY; lanes make it serve; DRAIN, TERM
- * or the loss of the master make it finish what is open and leave; QUIT, INT make it leave at once.
+ * Born with a channel and a scoreboard; SETTINGS makes it READY; lanes make it serve; DRAIN or the
+ * loss of the master make it finish what is open and leave, TERM asks the master for that; QUIT,
+ * INT make it leave at once.
  */
 #include "worker/worker.h"
 
@@ -119,7 +120,22 @@ on_term_signal(struct ev_loop *loop, ev_signal *signal, int revents)
 
     (void)loop;
     (void)revents;
-    drain(worker, worker->live != NULL ? worker->live->config->master.graceful_timeout_ms : 0);
+    if (worker->live == NULL) {
+        leave(worker);
+        return;
+    }
+    /* Somebody wants this process away. The master puts a successor in its place first: nobody
+     * would accept from its lanes if it just left. */
+    bool is_mastered = !worker->draining && !worker->master_gone;
+    if (is_mastered && !worker->recycle_told && tell(worker, CHANNEL_RECYCLE, 0, "SIGTERM")) {
+        worker->recycle_told = true;
+        worker->recycle_at = UINT64_MAX;
+        log_info("received SIGTERM, the master puts a successor in this place first");
+        return;
+    }
+    if (!is_mastered || !worker->recycle_told) {
+        drain(worker, worker->live->config->master.graceful_timeout_ms);
+    }
 }
 
 static void

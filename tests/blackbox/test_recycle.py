@@ -424,3 +424,15 @@ def test_an_idle_server_hardly_wakes_up(master):
         rates = {pid: (switches(pid) - before[pid]) / seconds for pid in pids}
         assert rates.pop(narwhal.pid) < 10, rates
         assert all(rate < 2 for rate in rates.values()), rates
+
+
+def test_worker_that_is_terminated_gets_a_successor_first():
+    """kill, not of the master but of a worker: its queue is never without a server."""
+    with Narwhal({"master": {"workers": 2}, **HELLO}) as narwhal:
+        with Load(narwhal.address, stay=False) as load:
+            load.wait_answers(10)
+            for slot in (0, 1, 0):
+                victim = narwhal.workers()[slot]
+                os.kill(victim, signal.SIGTERM)
+                narwhal.wait_log(rf"worker slot={slot} left pid={victim}")
+            load.wait_answers(10)

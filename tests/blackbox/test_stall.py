@@ -180,3 +180,19 @@ def test_endless_turn_is_aborted_and_tells_its_stack():
                 busy.response()
         narwhal.wait_workers(4, without=[victim])
         ask(narwhal)
+
+
+def test_reload_is_tried_by_a_worker_that_moves():
+    """A stopped one would answer late: all others would wait for it with the old settings."""
+    with Narwhal(HELLO) as narwhal:
+        workers = narwhal.workers()
+        os.kill(workers[0], signal.SIGSTOP)
+        narwhal.wait_log("worker slot=0 stalls")
+        narwhal.write({"route:hello": {"path": "/", "respond": "200 new"}})
+        mark = narwhal.mark()
+        narwhal.signal(signal.SIGHUP)
+        narwhal.wait_log("changed: ", since=mark)
+        wait_until(lambda: client.get(narwhal.address).text.strip() == "new", "the new settings")
+        os.kill(workers[0], signal.SIGCONT)
+        narwhal.wait_log("reload done", since=mark)
+        assert narwhal.workers() == workers
