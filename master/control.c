@@ -342,3 +342,19 @@ control_close(struct master *master)
         unix_listener_close(&control->listener);
     }
 }
+
+void
+control_hold(struct master *master, bool hold)
+{
+    struct control *control = &master->control;
+
+    if (control->listener.fd == -1) {
+        return;
+    }
+    ev_timer_stop(master->loop, &control->pause);
+    if (hold) {
+        ev_io_stop(master->loop, &control->accept);
+    } else {
+        ev_io_start(master->loop, &control->accept);
+    }
+}

@@ -29,3 +29,5 @@ struct control {
  * depend on it. */
 void control_open(struct master *master);
 void control_close(struct master *master);
+/* New clients wait in the queue, or are accepted again. */
+void control_hold(struct master *master, bool hold);

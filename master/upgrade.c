@@ -42,6 +42,9 @@
 /* What it says on its stdout when all is well: another program that exits 0 does not say it. */
 #define CHECK_ANSWER "can take over: narwhal "
 #define ANSWER_MAX 128
+/* What control clients get to take their answers, and how often it is looked. */
+#define CLIENTS_MS 1000
+#define CLIENTS_LOOK_MS 10
 /* Reading the settings is a matter of milliseconds. */
 #define CHECK_TIMEOUT_MS 10000
 
@@ -96,10 +99,22 @@ find_self(void)
     return n > 0 ? xstrndup(path, (size_t)n) : NULL;
 }
 
+static void
+on_turn(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct master *master = ev_userdata(loop);
+
+    (void)timer;
+    (void)revents;
+    master->upgrade.turned = true;
+    master_changed(master);
+}
+
 void
 upgrade_init(struct master *master)
 {
     struct upgrade *upgrade = &master->upgrade;
+    ev_timer_init(&upgrade->turn, on_turn, 0., 0.);
     const char *name = master->args->argc > 0 ? master->args->argv[0] : "";
 
     if (strchr(name, '/') != NULL) {
@@ -115,11 +130,30 @@ upgrade_init(struct master *master)
 /* ---- refusing -------------------------------------------------------------------------------- */
 
 static void
+welcome_clients(struct master *master)
+{
+    if (master->upgrade.clients_until_ms != 0) {
+        master->upgrade.clients_until_ms = 0;
+        control_hold(master, false);
+    }
+}
+
+static void
+end(struct master *master)
+{
+    struct upgrade *upgrade = &master->upgrade;
+
+    ev_timer_stop(master->loop, &upgrade->turn);
+    welcome_clients(master);
+    upgrade->state = UPGRADE_IDLE;
+}
+
+static void
 refuse(struct master *master, const char *why)
 {
     log_error("upgrade refused, everything goes on as before: %s cannot take over: %s",
               master->upgrade.program, why);
-    master->upgrade.state = UPGRADE_IDLE;
+    end(master);
     master_changed(master);
 }
 
@@ -449,26 +483,40 @@ leave(struct master *master)
 }
 
 static void
-on_turn(struct ev_loop *loop, ev_timer *timer, int revents)
+turn_after(struct master *master, int64_t delay_ms)
 {
-    struct master *master = ev_userdata(loop);
+    struct upgrade *upgrade = &master->upgrade;
 
-    (void)timer;
-    (void)revents;
-    master->upgrade.turned = true;
-    master_changed(master);
+    upgrade->turned = false;
+    ev_timer_set(&upgrade->turn, ms_to_seconds(delay_ms), 0.);
+    ev_timer_start(master->loop, &upgrade->turn);
 }
 
 static void
 prepare_to_leave(struct master *master)
 {
-    struct upgrade *upgrade = &master->upgrade;
-
     signals_block();
-    upgrade->state = UPGRADE_LEAVING;
-    upgrade->turned = false;
-    ev_timer_init(&upgrade->turn, on_turn, 0., 0.);
-    ev_timer_start(master->loop, &upgrade->turn);
+    master->upgrade.state = UPGRADE_LEAVING;
+    turn_after(master, 0);
+}
+
+/* A control client that is here gets its answer; a connection cannot cross. One that only stays is
+ * not waited for. Those that come meanwhile wait in the queue of the socket, which crosses. */
+static bool
+clients_are_gone(struct master *master)
+{
+    struct upgrade *upgrade = &master->upgrade;
+    int64_t now_ms = clock_mono_ms();
+
+    if (upgrade->clients_until_ms == 0) {
+        upgrade->clients_until_ms = now_ms + CLIENTS_MS;
+        control_hold(master, true);
+    }
+    if (master->control.client_count == 0 || now_ms >= upgrade->clients_until_ms) {
+        return true;
+    }
+    turn_after(master, CLIENTS_LOOK_MS);
+    return false;
 }
 
 /* ---- the procedure --------------------------------------------------------------------------- */
@@ -513,7 +561,7 @@ upgrade_reconcile(struct master *master)
     if (upgrade->state == UPGRADE_WAITING && reload_is_over(master)) {
         check_start(master);
     }
-    if (upgrade->state == UPGRADE_CHECKED && reload_is_over(master)) {
+    if (upgrade->state == UPGRADE_CHECKED && reload_is_over(master) && clients_are_gone(master)) {
         prepare_to_leave(master);
     }
     if (upgrade->state == UPGRADE_LEAVING && upgrade->turned) {
@@ -522,6 +570,7 @@ upgrade_reconcile(struct master *master)
         } else {
             /* A SIGHUP of the last moment comes first. */
             upgrade->state = UPGRADE_CHECKED;
+            welcome_clients(master);
             signals_unblock();
         }
     }
@@ -533,12 +582,11 @@ upgrade_cancel(struct master *master)
     struct upgrade *upgrade = &master->upgrade;
 
     if (upgrade->state == UPGRADE_LEAVING) {
-        ev_timer_stop(master->loop, &upgrade->turn);
         signals_unblock();
     }
     if (upgrade->state != UPGRADE_IDLE) {
         log_warn("upgrade given up: narwhal is to stop");
-        upgrade->state = UPGRADE_IDLE;
+        end(master);
     }
     if (upgrade->check != NULL) {
         child_kill(&upgrade->check->child, "narwhal is to stop");

@@ -9,6 +9,7 @@
 
 #include <ev.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct config_args;
 struct master;
@@ -27,6 +28,7 @@ struct upgrade {
     char *program;               /* owned; the path to execute */
     struct upgrade_check *check; /* owned; CHECKING */
     ev_timer turn;               /* LEAVING: the loop went round once */
+    int64_t clients_until_ms;    /* 0: control clients are welcome */
     bool turned;
 };
 

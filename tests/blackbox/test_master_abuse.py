@@ -467,7 +467,8 @@ def test_nonsense_on_the_channel(what):
         narwhal.wait_log(rf"died pid={workers[0]} .*killed_for=nonsense on its channel")
         after = narwhal.wait_workers(2, without=[workers[0]])
         assert after[1] == workers[1] and serves(narwhal)
-        assert descriptors(narwhal.pid) <= before, "no descriptor stays"
+        # A control client of a moment ago may still be there.
+        wait_until(lambda: descriptors(narwhal.pid) <= before, "every descriptor to go")
 
 
 @needs_root

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -704,3 +705,25 @@ def test_state_of_another_process():
         assert done.returncode == 65, done
         assert f"the state is of process {narwhal.pid}" in done.stderr
     assert sys.byteorder == "little", "the bytes above are those of a little-endian machine"
+
+
+def test_control_clients_get_their_answers():
+    """Whoever asks while the program is exchanged waits a moment, and is answered."""
+    with installed(HELLO) as narwhal:
+        problems = []
+        ended = threading.Event()
+
+        def ask():
+            while not ended.is_set():
+                done = narwhal.control("ping", check=False)
+                if done.returncode != 0:
+                    problems.append((done.returncode, done.stdout, done.stderr))
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            upgrade(narwhal)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert not problems, problems
