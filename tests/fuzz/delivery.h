@@ -2,7 +2,7 @@
  *
  * One message head, delivered in every way that a network may choose: whole, byte by byte, and in
  * pieces cut where the input says, with the buffer moved and the parser copied at each cut, as a
- * connection does; all of it at every scan level of this CPU. The outcome must be the same.
+ * connection does; at every scan level of this CPU. The outcome must be the same.
  */
 #pragma once
 

@@ -95,6 +95,10 @@ check_head(const struct response_head *head, bool head_request, const char *base
     }
     FUZZ_CHECK(head->status >= 100 && head->status <= 999, "status %d", head->status);
     FUZZ_CHECK(fuzz_inside(whole, span_str(head->reason, base)), "the reason lies outside");
+    FUZZ_CHECK(base[end] == '\r' ? head->reason.len == 0
+                                 : base[end] == ' ' && head->reason.off == end + 1 &&
+                                       base[end + 1 + head->reason.len] == '\r',
+               "'%.*s' is not the reason", STR_ARG(span_str(head->reason, base)));
     for (size_t i = 0; i < head->field_count; i++) {
         const struct field *field = &head->fields[i];
         struct str name = span_str(field->name, base);

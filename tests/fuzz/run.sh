@@ -69,10 +69,11 @@ start() { # NAME
     mkdir -p "$corpus" "$kept"
     ls "$kept" >"$work/$1.before"
     max_length=$(sed -n "s/^$1 \([0-9]*\) .*/\1/p" "$targets")
-    folders=$(sed -n "s/^$1 [0-9]* //p" "$targets")
+    dictionary=$(sed -n "s/^$1 [0-9]* \([^ ]*\) .*/\1/p" "$targets")
+    folders=$(sed -n "s/^$1 [0-9]* [^ ]* //p" "$targets")
     # shellcheck disable=SC2086 # a list of folders
-    exec "$build/tests/fuzz/fuzz_$1" -max_total_time="$seconds" -max_len="$max_length" -timeout=10 \
-        -report_slow_units=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    exec "$build/tests/fuzz/fuzz_$1" -max_total_time="$seconds" -max_len="$max_length" -dict="$dictionary" \
+        -timeout=10 -report_slow_units=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$kept/" "$corpus" $folders "$kept" >"$work/$1.log" 2>&1
 }
 
