@@ -47,6 +47,8 @@ outcome_feed(struct outcome *outcome, const char *bytes, size_t length)
         }
         at += used;
     } while (outcome->result == CHUNKED_DATA);
+    FUZZ_CHECK(outcome->result == CHUNKED_BAD || outcome->decoder.left <= INT64_MAX,
+               "a chunk of %llu bytes", (unsigned long long)outcome->decoder.left);
     FUZZ_CHECK(outcome->result != CHUNKED_MORE || at == length, "more is wanted at %zu of %zu", at,
                length);
     FUZZ_CHECK((outcome->result == CHUNKED_BAD) == (outcome->decoder.reason != NULL),
