@@ -45,8 +45,15 @@ config_errors_add(struct config_errors *errors, const char *format, ...)
         int length = vsnprintf(NULL, 0, format, args);
         va_end(args);
         CHECK(length >= 0);
-        (void)vsnprintf(buf_reserve(&message, (size_t)length), (size_t)length + 1, format, again);
+        char *text = buf_reserve(&message, (size_t)length);
+        (void)vsnprintf(text, (size_t)length + 1, format, again);
         va_end(again);
+        /* Texts of the file come here, such as the name of an unknown section with its tabs. */
+        for (char *c = text; *c != '\0'; c++) {
+            if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+                *c = '?';
+            }
+        }
     }
     errors->item = xrealloc(errors->item, (errors->count + 1) * sizeof(*errors->item));
     errors->item[errors->count++] = buf_take(&message);

@@ -384,7 +384,9 @@ parse_target(const struct value_rules *rules, const char *text, struct log_targe
     }
     char *path = NULL;
     char *error = parse_path(rules, text, &path);
-    if (error == NULL && text[strlen(text) - 1] == '/') {
+    const char *last = strrchr(text, '/') + 1;
+    /* Of "/var/log/." only "/var/log" is kept, which would pass for the name of a file. */
+    if (error == NULL && (last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)) {
         free(path);
         return value_error(text, "names a folder; name the file itself");
     }

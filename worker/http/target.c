@@ -69,12 +69,25 @@ segment_hides_dots(const char *segment, const char *end)
     }
 }
 
+static size_t
+count_slash_escapes(const char *p, const char *end)
+{
+    size_t count = 0;
+
+    for (; (p = memchr(p, '%', (size_t)(end - p))) != NULL; p++) {
+        count += slash_escape_length(p, end) > 0 ? 1 : 0;
+    }
+    return count;
+}
+
 /* Decodes one segment, from in up to the next '/', to out. */
 static const char *
 decode_segment(const char **in, const char *end, char **out)
 {
     const char *p = *in;
     char *o = *out;
+    size_t kept_count = 0;
+    bool has_percent = false; /* a '%' that was decoded */
 
     while (p < end && *p != '/') {
         char c = *p;
@@ -87,6 +100,7 @@ decode_segment(const char **in, const char *end, char **out)
                 o += kept;
                 o[-1] = 'F';
                 p += kept;
+                kept_count++;
                 continue;
             }
             int high = end - p >= 3 ? char_hex_value(p[1]) : -1;
@@ -96,6 +110,7 @@ decode_segment(const char **in, const char *end, char **out)
             }
             c = (char)(high << 4 | low);
             p += 3;
+            has_percent |= c == '%';
         }
         if (c == '\0') {
             return "a NUL in the path";
@@ -104,6 +119,10 @@ decode_segment(const char **in, const char *end, char **out)
             return "a control byte in the path";
         }
         *o++ = c;
+    }
+    /* "%25%32F" is "%252F" in disguise. No client has a reason to escape a digit. */
+    if (has_percent && count_slash_escapes(*out, o) > kept_count) {
+        return "a percent sign that would begin an encoded slash in the path";
     }
     *in = p;
     *out = o;

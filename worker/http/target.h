@@ -4,7 +4,8 @@
  * percent-decoded exactly once, dot segments removed (RFC 3986 section 5.2.4), runs of '/' merged.
  *
  * "%2F" is not decoded: a slash that was written as data does not become a separator. Refused: a
- * bad percent escape, an encoded NUL or control byte, dot segments that climb above the root.
+ * bad percent escape, an encoded NUL or control byte, dot segments that climb above the root, a
+ * "%2F" that would only come about by decoding ("%25%32F").
  */
 #pragma once
 
