@@ -56,6 +56,7 @@ struct request_limits {
     uint32_t line;   /* bytes of the request line without CRLF */
     uint32_t fields; /* count */
     uint32_t head;   /* bytes of the whole head */
+    uint32_t field;  /* bytes of one field line without CRLF; 0: as the whole head */
 };
 
 struct request_parser {
