@@ -123,27 +123,37 @@ make_room(struct worker *worker)
     return false;
 }
 
-/* Every connection is being served: the client is told to come back. A small answer always fits the
- * buffer of a new socket; a client that cannot be told is refused all the same. */
+/* The client is told to come back. A small answer always fits the buffer of a new socket; a client
+ * that cannot be told is refused all the same. */
 static void
-turn_away(struct worker *worker, int fd)
+turn_away(struct worker *worker, int fd, const struct peer *peer, struct turned_away *why)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n"
                                  "Content-Length: 0\r\nConnection: close\r\n\r\n";
-    struct acceptor *acceptor = &worker->acceptor;
+    char client[PEER_TEXT_MAX];
 
     (void)send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL);
     (void)shutdown(fd, SHUT_WR);
+    /* Closing with the request unread would reset the connection, and the answer with it. */
+    (void)recv(fd, worker->scratch, sizeof(worker->scratch), 0);
     fd_close(&fd);
-    acceptor->turned_away++;
+    why->count++;
     board_count(&worker->me->counters.status_5xx, 1);
-    if (worker->now_ms - acceptor->turned_away_told_ms >= 1000) {
+    if (worker->now_ms - why->told_ms < 1000) {
+        return;
+    }
+    if (why == &worker->acceptor.all_in_use) {
         log_warn("all connections are in use, new ones get 503 turned_away=%llu "
                  "setting=connections",
-                 (unsigned long long)acceptor->turned_away);
-        acceptor->turned_away_told_ms = worker->now_ms;
-        acceptor->turned_away = 0;
+                 (unsigned long long)why->count);
+    } else {
+        (void)peer_format(peer, client);
+        log_warn("clients have too many connections, new ones get 503 turned_away=%llu "
+                 "setting=connections_per_client client=%s",
+                 (unsigned long long)why->count, client);
     }
+    why->told_ms = worker->now_ms;
+    why->count = 0;
 }
 
 /* Accepts one connection; false when there is none to accept now. */
@@ -151,6 +161,8 @@ static bool
 accept_one(struct lane *lane)
 {
     struct worker *worker = lane->worker;
+    uint32_t per_client = (uint32_t)worker->live->config->worker.connections_per_client;
+    bool counted = false;
     struct sockaddr_storage address;
     socklen_t length = sizeof(address);
     struct peer peer;
@@ -167,12 +179,23 @@ accept_one(struct lane *lane)
         return false;
     }
     peer_from_sockaddr(&peer, (const struct sockaddr *)&address, length);
+    if (per_client > 0 && peer.family != PEER_UNIX) {
+        int result = client_counts_add(&worker->client_counts, &peer, per_client);
+        if (result == -EDQUOT) {
+            turn_away(worker, fd, &peer, &worker->acceptor.client_full);
+            return true;
+        }
+        counted = result == 0; /* out of memory: served, and not counted */
+    }
     if (worker->conn_count >= (uint32_t)worker->live->config->worker.connections &&
         !make_room(worker)) {
-        turn_away(worker, fd);
+        if (counted) {
+            client_counts_remove(&worker->client_counts, &peer);
+        }
+        turn_away(worker, fd, &peer, &worker->acceptor.all_in_use);
         return true;
     }
-    conn_open(worker, fd, &peer);
+    conn_open(worker, fd, &peer, counted);
     return true;
 }
 

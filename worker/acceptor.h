@@ -13,12 +13,18 @@
 
 struct worker;
 
+/* Why connections were turned away, and how many since it was last told: once a second at most. */
+struct turned_away {
+    uint64_t count;
+    int64_t told_ms;
+};
+
 struct acceptor {
     struct list_node lanes; /* struct lane */
     ev_timer pause;         /* running while accepting rests after EMFILE and the like */
     bool paused;
-    uint64_t turned_away;        /* since it was last told */
-    int64_t turned_away_told_ms; /* when that was; once a second at most */
+    struct turned_away all_in_use;  /* setting connections */
+    struct turned_away client_full; /* setting connections_per_client */
 };
 
 void acceptor_init(struct worker *worker);

@@ -46,6 +46,9 @@
 
 /* While a request is being answered at most this much of what the client sends ahead is taken. */
 #define AHEAD_BYTES 4096u
+/* Requests of one connection that are begun in one turn of the loop; what a client pipelined beyond
+ * them waits for the next turn, so that the others are served between. */
+#define TURN_REQUESTS_MAX 64u
 /* First size of the memory for an unfinished head. */
 #define INPUT_MIN_BYTES 1024u
 
@@ -95,10 +98,16 @@ conn_from_timer(ev_timer *timer)
     return container_of(container_of(timer, struct deadline, timer), struct conn, deadline);
 }
 
+static bool
+input_has_bytes(const struct conn *conn)
+{
+    return conn->input != NULL && conn->input->len > 0;
+}
+
 bool
 conn_is_idle(const struct conn *conn)
 {
-    return conn->state == CONN_IDLE;
+    return conn->state == CONN_IDLE && !input_has_bytes(conn);
 }
 
 void
@@ -223,12 +232,6 @@ input_keep(struct conn *conn, const char *bytes, size_t len)
     return true;
 }
 
-static bool
-input_has_bytes(const struct conn *conn)
-{
-    return conn->input != NULL && conn->input->len > 0;
-}
-
 /* ---- serving bytes ----------------------------------------------------------------------------
  */
 
@@ -320,6 +323,8 @@ serve_head(struct conn *conn, char *bytes, size_t len)
     uint32_t head_length = parser->head.length;
     conn_set_state(conn, CONN_BUSY);
     conn->requests++;
+    conn->pipelined++;
+    conn->burst++;
     exchange_begin(conn, &parser->head, bytes);
     if (conn->state == CONN_BUSY && conn->exchange != NULL && !exchange_is_over(conn->exchange)) {
         /* It goes on after this turn: what it knows of the request must too. */
@@ -361,6 +366,8 @@ conn_serve(struct conn *conn, char *bytes, size_t len)
         size_t used = len;
         switch ((enum conn_state)conn->state) {
         case CONN_IDLE:
+            used = conn->burst < TURN_REQUESTS_MAX ? serve_head(conn, bytes, len) : 0;
+            break;
         case CONN_HEAD:
             used = serve_head(conn, bytes, len);
             break;
@@ -423,7 +430,8 @@ advance(struct conn *conn)
         }
         if (exchange_is_over(exchange)) {
             exchange_end(conn);
-            if (conn->state == CONN_IDLE && input_has_bytes(conn)) {
+            if (conn->state == CONN_IDLE && input_has_bytes(conn) &&
+                conn->burst < TURN_REQUESTS_MAX) {
                 serve_input(conn);
             }
             return true;
@@ -504,6 +512,7 @@ wants_read(const struct conn *conn)
     }
     switch ((enum conn_state)conn->state) {
     case CONN_IDLE:
+        return !input_has_bytes(conn);
     case CONN_HEAD:
     case CONN_LINGER:
         return true;
@@ -535,7 +544,14 @@ set_deadline(struct conn *conn)
     if (conn->state == CONN_HEAD || conn->state == CONN_LINGER) {
         return;
     }
-    if (conn->state == CONN_IDLE) {
+    bool wants_body = conn->state == CONN_BUSY && !conn->exchange->request_done &&
+                      stream_is_drained(&conn->stream) && exchange_wants_body(conn->exchange);
+    if (conn->state == CONN_BUSY && !wants_body) {
+        exchange_body_clock_stop(conn->exchange, worker->now_ms);
+    }
+    if (conn->state == CONN_IDLE && input_has_bytes(conn)) {
+        after_ms = 0; /* its burst is over: on_conn_timeout() goes on in the next turn */
+    } else if (conn->state == CONN_IDLE) {
         after_ms = worker->draining      ? settings->keepalive_drain_ms
                    : conn->requests == 0 ? settings->head_timeout_ms
                                          : settings->keepalive_ms;
@@ -545,9 +561,10 @@ set_deadline(struct conn *conn)
         }
         conn->sent_seen = conn->stream.sent_bytes;
         after_ms = settings->send_timeout_ms;
-    } else if (conn->state == CONN_BUSY && !conn->exchange->request_done &&
-               exchange_wants_body(conn->exchange)) {
-        after_ms = settings->body_timeout_ms;
+    } else if (wants_body) {
+        int64_t left_ms = exchange_body_rate_left_ms(conn->exchange, worker->now_ms);
+        after_ms = left_ms < settings->body_timeout_ms ? left_ms : settings->body_timeout_ms;
+        after_ms = after_ms > 0 ? after_ms : 0;
     } else {
         deadline_clear(&conn->deadline); /* the server's own deadlines count now */
         return;
@@ -639,6 +656,7 @@ read_client(struct conn *conn)
         return;
     }
     board_count(&worker->me->counters.bytes_in, length);
+    conn->pipelined = 0;
     if (conn->state == CONN_LINGER) {
         return; /* dropped */
     }
@@ -668,6 +686,7 @@ on_client_io(struct ev_loop *loop, ev_io *io, int revents)
     struct conn *conn = conn_from_io(io);
 
     (void)loop;
+    conn->burst = 0;
     if ((revents & EV_WRITE) != 0) {
         write_client(conn);
     }
@@ -689,8 +708,13 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
     if (!deadline_is_due(&conn->deadline, loop, conn->worker->now_ms)) {
         return;
     }
+    conn->burst = 0;
     switch ((enum conn_state)conn->state) {
     case CONN_IDLE:
+        if (input_has_bytes(conn)) {
+            serve_input(conn);
+            break;
+        }
         conn_close(conn, conn->worker->draining ? CLOSE_DRAINED
                          : conn->requests == 0  ? CLOSE_NO_REQUEST
                                                 : CLOSE_IDLE);
@@ -705,6 +729,9 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
         }
         if (conn->exchange->response_done) {
             conn->exchange->close = true; /* answered; only the rest of the request is missing */
+        } else if (conn->exchange->body_bytes > 0 &&
+                   exchange_body_rate_left_ms(conn->exchange, conn->worker->now_ms) <= 0) {
+            exchange_refuse(conn->exchange, 408, "the request body comes too slowly", "body_rate");
         } else {
             exchange_refuse(conn->exchange, 408, "no piece of the request body in time",
                             "body_timeout");
@@ -728,7 +755,7 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
  */
 
 void
-conn_open(struct worker *worker, int fd, const struct peer *peer)
+conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
 {
     struct list_node *spare = list_first(&worker->spare_conns);
     struct conn *conn;
@@ -745,6 +772,7 @@ conn_open(struct worker *worker, int fd, const struct peer *peer)
     conn->worker = worker;
     conn->peer = *peer;
     conn->opened_ms = worker->now_ms;
+    conn->counted = counted;
     conn->state = CONN_IDLE;
     stream_init(&conn->stream, &worker->batch, fd, on_client_io);
     deadline_init(&conn->deadline, on_conn_timeout);
@@ -786,6 +814,9 @@ conn_close(struct conn *conn, enum close_reason reason)
     list_remove(&conn->node);
     list_push_back(&worker->graveyard, &conn->node);
     worker->conn_count--;
+    if (conn->counted) {
+        client_counts_remove(&worker->client_counts, &conn->peer);
+    }
     board_count(&worker->me->counters.closed, 1);
     worker_conn_ended(worker);
 }

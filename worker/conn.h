@@ -64,10 +64,14 @@ struct conn {
     bool saw_eof;       /* the client sent its FIN */
     uint64_t sent_seen; /* stream.sent_bytes when the send deadline was last moved */
     bool linger;        /* the client may still be sending: linger before the close */
+    bool counted;       /* among the connections of its client's address */
+    uint8_t burst;      /* requests begun in this turn */
+    uint32_t pipelined; /* requests begun from the bytes of the last read */
 };
 
-/* Takes the accepted socket, and serves what already arrived on it. */
-void conn_open(struct worker *worker, int fd, const struct peer *peer);
+/* Takes the accepted socket, and serves what already arrived on it. counted: client_counts_add()
+ * counted it. */
+void conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted);
 /* The exchange is gone: the connection waits for the next one, or ends. Called by exchange_end().
  */
 void conn_exchange_ended(struct conn *conn, bool close);

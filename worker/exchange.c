@@ -69,9 +69,12 @@ exchange_decide_keep_alive(struct exchange *exchange)
     const struct worker_settings *settings = &exchange->live->config->worker;
 
     if (!exchange->head->keep_alive || conn->worker->draining || settings->keepalive_ms == 0 ||
-        (settings->keepalive_requests > 0 &&
-         conn->requests >= (uint64_t)settings->keepalive_requests) ||
         conn->saw_eof) {
+        exchange->close = true;
+    } else if (settings->keepalive_requests > 0 &&
+               conn->requests >= (uint64_t)settings->keepalive_requests) {
+        conn_log(conn, LOG_LEVEL_DEBUG,
+                 "last request of the connection setting=keepalive_requests");
         exchange->close = true;
     }
     /* An answer before the end of its request: the next request begins behind a body that may never
@@ -282,14 +285,58 @@ exchange_shown_path(const struct exchange *exchange)
     return span_str(has_path ? head->path : head->target, exchange->base);
 }
 
+/* What a route may get; which of them it serves is the route's own business. */
+#define ALLOW_OF_SERVER "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"
+
 /* "*" is for the server as a whole (RFC 9110 section 9.3.7). */
 static void
 answer_options_of_server(struct exchange *exchange)
 {
-    exchange_answer(exchange, 204,
-                    STR("HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, "
-                        "DELETE, OPTIONS, PATCH\r\n"),
-                    STR(""));
+    exchange_answer(exchange, 204, STR("HTTP/1.1 204 No Content\r\n" ALLOW_OF_SERVER), STR(""));
+}
+
+/* Answers what no route may see, whatever the path; false: it may go on. */
+static bool
+refuse_by_head(struct exchange *exchange)
+{
+    const struct request_head *head = exchange->head;
+
+    if (exchange->conn->pipelined > exchange->live->config->worker.limit_pipelined) {
+        exchange->close = true;
+        exchange_fail(exchange, 429, "more requests sent ahead than allowed", "limit_pipelined",
+                      STR(""));
+        return true;
+    }
+    switch (head->method) {
+    case METHOD_OTHER:
+        exchange_fail(exchange, 501, "method is not supported", NULL, STR(""));
+        return true;
+    case METHOD_CONNECT:
+        /* A client that did not wait for the answer may have sent bytes for its tunnel already;
+         * they must not be taken for requests (RFC 9110 section 9.3.6). */
+        exchange->close = true;
+        exchange_fail(exchange, 405, "CONNECT is for proxies", NULL, STR(ALLOW_OF_SERVER));
+        return true;
+    case METHOD_TRACE:
+        /* It would echo cookies and credentials to any script that asks, and those that proxies on
+         * the way have added (RFC 9110 section 9.3.8). */
+        exchange_fail(exchange, 405, "TRACE is not served", NULL, STR(ALLOW_OF_SERVER));
+        return true;
+    case METHOD_GET:
+    case METHOD_HEAD:
+    case METHOD_POST:
+    case METHOD_PUT:
+    case METHOD_DELETE:
+    case METHOD_OPTIONS:
+    case METHOD_PATCH:
+    case METHOD_COUNT:
+        break;
+    }
+    if (head->expect_other) {
+        exchange_fail(exchange, 417, "expectation is not 100-continue", NULL, STR(""));
+        return true;
+    }
+    return false;
 }
 
 /* Finds the route, or answers what no route may see. */
@@ -302,12 +349,7 @@ exchange_route(struct exchange *exchange)
     size_t path_length = 0;
 
     exchange->path = (struct str){worker->path, 0};
-    if (head->method == METHOD_CONNECT || head->method == METHOD_OTHER) {
-        exchange_fail(exchange, 501, "method is not supported", NULL, STR(""));
-        return;
-    }
-    if (head->expect_other) {
-        exchange_fail(exchange, 417, "expectation is not 100-continue", NULL, STR(""));
+    if (refuse_by_head(exchange)) {
         return;
     }
     if (head->form == TARGET_ASTERISK) {
@@ -374,6 +416,34 @@ exchange_wants_body(const struct exchange *exchange)
         return !exchange->close;
     }
     return action_of(exchange)->wants_body(exchange);
+}
+
+int64_t
+exchange_body_rate_left_ms(struct exchange *exchange, int64_t now_ms)
+{
+    const struct worker_settings *settings = &exchange->live->config->worker;
+
+    if (exchange->body_wait_since_ms == 0) {
+        exchange->body_wait_since_ms = now_ms;
+    }
+    if (settings->body_rate_bytes == 0) {
+        return INT64_MAX;
+    }
+    /* A total, so that what came fast in the beginning pays for what comes slowly later, and a
+     * byte now and then does not move it by more than the byte is worth. */
+    int64_t earned_ms =
+        (int64_t)(exchange->body_bytes * 1000 / (uint64_t)settings->body_rate_bytes);
+    int64_t waited_ms = exchange->body_waited_ms + (now_ms - exchange->body_wait_since_ms);
+    return settings->body_timeout_ms + earned_ms - waited_ms;
+}
+
+void
+exchange_body_clock_stop(struct exchange *exchange, int64_t now_ms)
+{
+    if (exchange->body_wait_since_ms != 0) {
+        exchange->body_waited_ms += now_ms - exchange->body_wait_since_ms;
+        exchange->body_wait_since_ms = 0;
+    }
 }
 
 static void

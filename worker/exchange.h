@@ -32,11 +32,13 @@ struct exchange {
     bool path_rewritten; /* passing the target on as sent would show another path */
     void *kept;          /* owned: one allocation with head, bytes and path; NULL: not kept */
     struct chunked_decoder chunked;
-    uint64_t body_left;  /* BODY_LENGTH: still to come */
-    uint64_t body_bytes; /* decoded so far */
-    bool request_done;   /* the whole body was read */
-    bool drop_body;      /* nobody wants the (rest of the) body */
-    bool continue_due;   /* the client waits for 100 Continue */
+    uint64_t body_left;         /* BODY_LENGTH: still to come */
+    uint64_t body_bytes;        /* decoded so far */
+    bool request_done;          /* the whole body was read */
+    bool drop_body;             /* nobody wants the (rest of the) body */
+    bool continue_due;          /* the client waits for 100 Continue */
+    int64_t body_waited_ms;     /* spent waiting for the body; the wait going on is not in it */
+    int64_t body_wait_since_ms; /* 0: not waiting for it now */
 
     /* ---- the response */
     int status;           /* 0: no head yet */

@@ -17,6 +17,11 @@ struct worker;
 void exchange_begin(struct conn *conn, const struct request_head *head, const char *base);
 /* Whether more of the request body may come now. */
 bool exchange_wants_body(const struct exchange *exchange);
+/* The body is wanted: its clock runs. Returns how long it may still take as a whole, by body_rate;
+ * not above 0 when that time is over, INT64_MAX without a minimum rate. */
+int64_t exchange_body_rate_left_ms(struct exchange *exchange, int64_t now_ms);
+/* The body is not wanted now: its clock stands still. */
+void exchange_body_clock_stop(struct exchange *exchange, int64_t now_ms);
 /* Decodes and hands on; returns the bytes taken, at least 1 unless the exchange failed. */
 size_t exchange_take_body(struct exchange *exchange, const char *bytes, size_t len);
 /* The client took everything: the action may go on. */

@@ -128,6 +128,7 @@ live_new(struct config *config, uint64_t serial, struct buf *ret_why)
         .line = (uint32_t)config->worker.limit_request_line_bytes,
         .fields = (uint32_t)config->worker.limit_request_fields,
         .head = (uint32_t)config->worker.limit_request_head_bytes,
+        .field = (uint32_t)config->worker.limit_request_field_size_bytes,
     };
     live->routes = xcalloc(config->route_count, sizeof(*live->routes));
     live->backends = xcalloc(config->backend_count, sizeof(*live->backends));

@@ -12,6 +12,8 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -384,10 +386,26 @@ send_memory(struct stream *stream, size_t *budget)
     return all;
 }
 
+/* The kernel takes megabytes for each client that reads slowly: two thousand of them fill the
+ * memory that the machine has for TCP (tcp(7), tcp_mem), and then every connection stands still.
+ * What was not sent yet has no use there. Fails on unix sockets, which have no such memory. */
+static void
+bound_unsent(struct stream *stream)
+{
+    int bytes = STREAM_UNSENT_MAX_BYTES;
+
+    stream->unsent_bounded = true;
+    (void)setsockopt(stream->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
 static bool
 send_file(struct stream *stream, size_t *budget)
 {
     struct stream_segment *s = stream->head;
+
+    if (!stream->unsent_bounded && s->file.len > STREAM_UNSENT_MAX_BYTES) {
+        bound_unsent(stream);
+    }
     size_t part = s->file.len < *budget ? (size_t)s->file.len : *budget;
     ssize_t n = sendfile(stream->io.fd, s->file.fd, &s->file.offset, part);
 

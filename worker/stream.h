@@ -20,6 +20,8 @@
 /* Bytes one stream may send from its queue in one turn, so that a fast reader of a large file does
  * not keep the others waiting (2 MiB in nginx's sendfile_max_chunk; less here for fewer cores). */
 #define STREAM_SEND_SLICE_BYTES (512 * 1024)
+/* Bytes of a large file that the kernel holds for a client beyond what is on its way. */
+#define STREAM_UNSENT_MAX_BYTES (256 * 1024)
 
 #define BATCH_IOV_MAX 64
 #define BATCH_MEMORY_BYTES (80 * 1024)
@@ -49,6 +51,7 @@ struct stream {
     int error;            /* errno of the first failed write; then writes are dropped */
     bool shutdown_wanted; /* SHUT_WR once the queue is empty */
     bool shutdown_done;
+    bool unsent_bounded; /* bound_unsent() was called */
 };
 
 typedef void (*stream_fn)(struct ev_loop *loop, ev_io *io, int revents);

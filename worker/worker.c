@@ -388,6 +388,7 @@ worker_new(const struct heritage *heritage)
     list_init(&worker->graveyard);
     list_init(&worker->upstream_graveyard);
     list_init(&worker->spare_conns);
+    client_counts_init(&worker->client_counts, worker->random);
     acceptor_init(worker);
     upstream_init(worker);
     proxy_queue_init(worker);
@@ -418,6 +419,7 @@ worker_free(struct worker *worker)
         worker->spare_exchanges = exchange->next_spare;
         free(exchange);
     }
+    client_counts_release(&worker->client_counts);
     live_unref(&worker->live);
     access_log_release(&worker->access_log);
     ev_loop_destroy(worker->loop);

@@ -12,6 +12,7 @@
 #include "config/base/list.h"
 #include "worker/access_log.h"
 #include "worker/acceptor.h"
+#include "worker/client_counts.h"
 #include "worker/deadline.h"
 #include "worker/heritage.h"
 #include "worker/http/date.h"
@@ -51,6 +52,7 @@ struct worker {
     struct acceptor acceptor;
     struct list_node conns; /* struct conn.node, all that are open */
     uint32_t conn_count;
+    struct client_counts client_counts;  /* empty unless connections_per_client is set */
     struct list_node graveyard;          /* struct conn.node, CLOSED */
     struct list_node upstream_graveyard; /* struct upstream_conn.node */
     bool draining;

@@ -7,7 +7,7 @@ import pytest
 import client
 from backend import Backend
 from load import Load
-from narwhal import Narwhal
+from narwhal import Narwhal, wait_until
 
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 
@@ -87,3 +87,25 @@ def test_client_that_reads_nothing_is_cut_after_send_timeout():
         narwhal.wait_log(rf"{connection.socket.getsockname()[1]}\b")  # the log names the client
         with pytest.raises((client.BrokenResponse, ConnectionResetError)):
             connection.response()
+
+
+def send_queue(address, peer):
+    """Bytes that the kernel holds for the connection, by the server's row of /proc/net/tcp."""
+    wanted = ["%02X%02X%02X%02X:%04X" % (*reversed([int(part) for part in host.split(".")]), port)
+              for host, port in (address, peer)]
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table]
+    return next((int(row[4].split(":")[0], 16) for row in rows if row[1:3] == wanted), 0)
+
+
+def test_slow_reader_does_not_fill_the_memory_for_tcp():
+    """The kernel would take 2 MiB and more of a file for each of them."""
+    with Narwhal({"route:files": {"path": "/", "static": "root"}},
+                 files={"root/big": bytes(64 << 20), "root/small": b"small"}) as narwhal, \
+            client.Client(narwhal.address, receive_buffer=4096) as connection:
+        connection.send(client.encode("GET", "/big"))
+        peer = connection.socket.getsockname()
+        wait_until(lambda: send_queue(narwhal.address, peer) > 0, "the first piece of the file")
+        for _ in range(30):  # turns of the loop, in which more would be sent
+            assert client.get(narwhal.address, "/small").text == "small"
+            assert send_queue(narwhal.address, peer) < 1 << 20

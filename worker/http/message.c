@@ -153,8 +153,12 @@ message_facts_collect(struct message_facts *facts, const struct field *fields, s
 {
     *facts = (struct message_facts){.keep_alive_ms = -1};
     for (const struct field *field = fields; field < fields + count; field++) {
+        uint32_t line_bytes = field->value.off + field->value.len - field->name.off;
         struct str value;
 
+        if (line_bytes > facts->longest_bytes) {
+            facts->longest_bytes = line_bytes;
+        }
         if (field->id == FIELD_OTHER) {
             continue;
         }

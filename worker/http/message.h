@@ -23,6 +23,7 @@ struct message_facts {
     uint64_t content_length;
     uint32_t transfer_encoding_count;
     enum transfer_coding coding;
+    uint32_t longest_bytes;    /* of the field lines, from the name to the end of the value */
     uint32_t connection_bytes; /* of all Connection values together */
     bool connection_close;
     bool connection_keep_alive;

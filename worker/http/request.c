@@ -445,12 +445,15 @@ check_framing(struct request_parser *parser, const struct message_facts *facts)
 }
 
 static enum parse_result
-finish(struct request_parser *parser, const char *base)
+finish(struct request_parser *parser, const struct request_limits *limits, const char *base)
 {
     struct request_head *head = &parser->head;
     struct message_facts facts;
 
     message_facts_collect(&facts, head->fields, head->field_count, base);
+    if (limits->field > 0 && facts.longest_bytes > limits->field) {
+        return refuse(parser, 431, "a header field that is too large", "limit_request_field_size");
+    }
     if (check_host(parser, base, &facts) == PARSE_BAD ||
         check_framing(parser, &facts) == PARSE_BAD) {
         return PARSE_BAD;
@@ -491,7 +494,7 @@ read_fields(struct request_parser *parser, const struct request_limits *limits, 
     case FIELD_LINES_MORE:
         return PARSE_MORE;
     case FIELD_LINES_DONE:
-        return finish(parser, base);
+        return finish(parser, limits, base);
     case FIELD_LINES_TOO_MANY:
         return refuse(parser, 431, "too many header fields", "limit_request_fields");
     case FIELD_LINES_BAD:

@@ -9,9 +9,9 @@
  * section 3.2.2), an absolute-form authority that differs from Host, repeated, listed or malformed
  * Content-Length, Transfer-Encoding but exactly "chunked" (501 when it is another coding),
  * Transfer-Encoding with Content-Length, Transfer-Encoding in HTTP/1.0, a target that is none of
- * the four forms. 505: a version that is not HTTP/1.0 or HTTP/1.1. 414/431: limits. CONNECT and
- * methods that are not in METHODS are parsed (METHOD_OTHER); whether they are served is the
- * caller's business.
+ * the four forms. 505: a version that is not HTTP/1.0 or HTTP/1.1. 414/431: limits, that of one
+ * field too. CONNECT and methods that are not in METHODS are parsed (METHOD_OTHER); whether they
+ * are served is the caller's business.
  */
 #pragma once
 
@@ -56,6 +56,7 @@ struct request_limits {
     uint32_t line;   /* bytes of the request line without CRLF */
     uint32_t fields; /* count */
     uint32_t head;   /* bytes of the whole head */
+    uint32_t field;  /* bytes of one field line without CRLF; 0: as the whole head */
 };
 
 struct request_parser {

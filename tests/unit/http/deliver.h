@@ -103,4 +103,4 @@ DELIVER_DEFINE(response, bool, extra)
 
 /* The default settings of narwhal. */
 static const struct request_limits default_limits
-    __attribute__((unused)) = {.line = 8192, .fields = 100, .head = 32768};
+    __attribute__((unused)) = {.line = 8192, .fields = 100, .field = 8192, .head = 32768};

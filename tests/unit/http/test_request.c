@@ -369,6 +369,24 @@ Test(request, the_fields_may_be_as_many_as_their_limit_and_no_more)
     cr_expect(run_limits(limits, "GET / HTTP/1.0\r\nA:\r\n\r\n") == PARSE_BAD);
 }
 
+Test(request, a_field_may_be_as_large_as_its_limit_and_no_larger)
+{
+    static const char line[] = "Ab: 0123456789";
+    struct request_limits limits = {.line = 100, .fields = 10, .head = 1000};
+    char text[128];
+
+    snprintf(text, sizeof(text), "GET / HTTP/1.0\r\nA: b\r\n%s \r\nC:\r\n\r\n", line);
+    cr_expect(run_limits(limits, text) == PARSE_OK, "0 is the limit of the head");
+    limits.field = sizeof(line) - 1;
+    cr_expect(run_limits(limits, text) == PARSE_OK, "the blank behind the value is no part of it");
+    for (uint32_t smaller = 1; smaller < sizeof(line) - 1; smaller++) {
+        limits.field = smaller;
+        cr_assert(run_limits(limits, text) == PARSE_BAD, "limit %u", smaller);
+        cr_expect_eq(parser.error.status, 431);
+        cr_expect_str_eq(parser.error.setting, "limit_request_field_size");
+    }
+}
+
 Test(request, the_table_of_fields_is_never_overrun)
 {
     struct request_limits limits = {.line = 100, .fields = 100000, .head = 60000};

@@ -119,7 +119,7 @@ UNUSED_IS_FINE static void
 ask_full(const char *method, const char *target, const char *fields, struct static_answer *ret)
 {
     static struct request_parser parser;
-    const struct request_limits limits = {16384, 100, 32768};
+    const struct request_limits limits = {.line = 16384, .fields = 100, .head = 32768};
     static char normal[16384];
     size_t length;
     bool rewritten;

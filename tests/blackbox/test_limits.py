@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every limit and every clock of a client has its answer, and the log names its setting. (Those of
+the head as a whole: test_connections.py and test_slow_client.py.)"""
+import contextlib
+import socket
+import threading
+
+import pytest
+
+import client
+from backend import OK, Backend
+from client import encode
+from narwhal import Narwhal
+
+HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
+
+
+def test_field_size():
+    with Narwhal({**HELLO, "worker": {"limit_request_field_size": 300}}) as narwhal:
+        line = "X-Long: " + "x" * 292
+        with client.Client(narwhal.address) as connection:
+            assert connection.get("/", {"X-Long": "x" * 292}).status == 200
+            response = connection.get("/", {"X-Long": "x" * 293})
+            assert response.status == 431 and response.closes
+            connection.expect_close()
+        assert len(line) == 300
+        narwhal.wait_log("status=431.*setting=limit_request_field_size")
+
+
+# ---- pipelining ----------------------------------------------------------------------------------
+def test_pipelined_beyond_the_limit_gets_429():
+    with Narwhal({**HELLO, "worker": {"limit_pipelined": 10}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        for _ in range(3):  # as many as allowed, again and again
+            connection.send(encode("GET", "/") * 10)
+            assert [connection.response().status for _ in range(10)] == [200] * 10
+        connection.send(encode("GET", "/") * 12)
+        assert [connection.response().status for _ in range(10)] == [200] * 10
+        response = connection.response()
+        assert response.status == 429 and response.closes
+        connection.expect_close()
+        narwhal.wait_log("status=429.*setting=limit_pipelined")
+
+
+@pytest.mark.parametrize("half_close", [False, True])
+def test_a_long_pipeline_is_answered_to_its_end(half_close):
+    """Longer than what is served in one turn of the loop."""
+    with Narwhal({**HELLO, "route:files": {"path": "/files", "static": "root"}},
+                 files={"root/a": "a" * 5000}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send((encode("GET", "/") + encode("POST", "/", body=b"123")) * 150
+                        + encode("GET", "/files/a") * 200 + encode("HEAD", "/files/a"))
+        if half_close:
+            connection.socket.shutdown(socket.SHUT_WR)
+        for _ in range(300):
+            assert connection.response().text.strip() == "hello"
+        for _ in range(200):
+            assert connection.response().text == "a" * 5000
+        assert connection.response("HEAD")["Content-Length"] == "5000"
+        if half_close:
+            connection.expect_close()
+        else:
+            assert connection.get("/").status == 200
+
+
+def test_a_long_pipeline_to_a_server():
+    with Backend() as backend, Narwhal({
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(b"".join(encode("GET", f"/{number}") for number in range(300)))
+        for _ in range(300):
+            assert connection.response().status == 200
+        assert [exchange.target for exchange in backend.exchanges] == \
+            [f"/{number}" for number in range(300)]
+
+
+# ---- the rate of a body --------------------------------------------------------------------------
+@contextlib.contextmanager
+def dripping(connection, piece):
+    """Sends piece without end, twenty times a second."""
+    stop = threading.Event()
+
+    def run():
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.05):
+                connection.send(piece)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("framing, piece", [
+    ("Content-Length: 1000000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")])
+def test_a_body_that_drips_gets_408(framing, piece):
+    with Backend(lambda exchange: exchange.body()) as backend, Narwhal({
+            "worker": {"body_timeout": "2s", "body_rate": "1k"},
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(f"POST / HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n")
+        with dripping(connection, piece):
+            response = connection.response("POST")
+            assert response.status == 408 and response.closes
+        narwhal.wait_log("status=408.*setting=body_rate")
+
+
+def test_a_body_that_nobody_wants_may_not_drip_either():
+    with Narwhal({**HELLO, "worker": {"body_timeout": "1s", "body_rate": "1k"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 50000\r\n\r\n")
+        assert connection.response("POST").status == 200
+        with dripping(connection, b"x"):
+            assert connection.rest() == b""
+
+
+def test_time_in_which_the_server_takes_nothing_does_not_count():
+    release = threading.Event()
+    body = bytes(24 << 20)
+
+    def answer(exchange):
+        if exchange.target == "/slow":
+            release.wait(client.DEADLINE)
+        left = int(exchange.get("Content-Length"))
+        while left > 0:
+            left -= len(exchange.receive())
+        exchange.send(OK)
+    with Backend(answer, receive_buffer=65536) as backend, Narwhal({
+            "worker": {"body_timeout": "2s", "body_rate": "100m", "limit_request_body": "64m"},
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"},
+            "route:hello": {"path": "/hello", "respond": "200 hello"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        found = []
+        sender = threading.Thread(target=lambda: found.append(
+            connection.request("POST", "/slow", body=body)))
+        sender.start()
+        backend.next()
+        for _ in range(2):  # a whole body_timeout goes by each time
+            with client.Client(narwhal.address) as other:
+                other.send("POST /hello HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n")
+                assert other.response("POST").status == 200
+                other.expect_close()
+        release.set()
+        sender.join()
+        assert found[0].status == 200
+
+
+def test_no_minimum_rate():
+    with Backend() as backend, Narwhal({
+            "worker": {"body_timeout": "20s", "body_rate": 0},
+            "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            connection.send("x")
+        assert connection.response("POST").status == 200
+
+
+# ---- connections of one client -------------------------------------------------------------------
+def connect_from(narwhal, source):
+    connection = client.Client(narwhal.address)
+    connection.close()
+    connection.socket = socket.create_connection(narwhal.address, client.DEADLINE, (source, 0))
+    return connection
+
+
+def test_connections_per_client():
+    settings = {"master": {"workers": 1}, "worker": {"connections_per_client": 3}, **HELLO}
+    with Narwhal(settings) as narwhal, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect_from(narwhal, "127.0.0.2")) for _ in range(3)]
+        for connection in held:
+            assert connection.get("/").status == 200
+        mark = narwhal.mark()
+        response = stack.enter_context(connect_from(narwhal, "127.0.0.2")).response()
+        assert response.status == 503 and response["Retry-After"].isdigit() and response.closes
+        narwhal.wait_log("503.*setting=connections_per_client client=127.0.0.2", since=mark)
+        # Others have their own count.
+        assert stack.enter_context(connect_from(narwhal, "127.0.0.3")).get("/").status == 200
+        # One that ends makes room; its last answer comes before it is counted off.
+        assert held[0].get("/", {"Connection": "close"}).closes
+        held[0].expect_close()
+        held[0] = stack.enter_context(connect_from(narwhal, "127.0.0.2"))
+        assert held[0].get("/").status == 200
+        # Switched off and on again while connections are open.
+        narwhal.write({**settings, "worker": {"connections_per_client": 0}})
+        narwhal.reload()
+        more = stack.enter_context(connect_from(narwhal, "127.0.0.2"))
+        assert more.get("/").status == 200
+        narwhal.write(settings)
+        narwhal.reload()
+        for connection in held:
+            assert connection.get("/", {"Connection": "close"}).closes
+            connection.expect_close()
+        held = [stack.enter_context(connect_from(narwhal, "127.0.0.2")) for _ in range(3)]
+        for connection in held:
+            assert connection.get("/").status == 200
+        assert stack.enter_context(connect_from(narwhal, "127.0.0.2")).response().status == 503
+
+
+def test_clients_of_a_unix_socket_are_not_counted(tmp_path):
+    path = str(tmp_path / "sock")
+    with Narwhal({"master": {"bind": f"unix:{path}", "workers": 1},
+                  "worker": {"connections_per_client": 1}, **HELLO}), \
+            contextlib.ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(client.Client(path))
+            assert connection.get("/").status == 200
+
+
+# ---- keep-alive ----------------------------------------------------------------------------------
+def test_last_request_of_a_connection_is_logged_with_its_setting():
+    with Narwhal({**HELLO, "worker": {"keepalive_requests": 2}, "log": {"level": "debug"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        assert [connection.get("/").closes for _ in range(2)] == [False, True]
+        narwhal.wait_log("setting=keepalive_requests")
