@@ -435,6 +435,17 @@ class Narwhal:
                 if pid not in workers and is_alive(pid) and
                 not title_of(pid).startswith("narwhal")]
 
+    def wait_instances(self, count, without=()):
+        """Waits until there are count app instances, none of them in without, all READY (before
+        that the master holds their boot's descriptors, too); returns their pids."""
+        def settled():
+            ready = {int(pid) for pid in
+                     re.findall(r"instance \S+ is READY pid=(\d+)", "\n".join(self.log()))}
+            pids = self.instances()
+            return len(pids) == count and ready.issuperset(pids) and \
+                not set(pids) & set(without) and pids
+        return wait_until(settled, f"{count} instances that are READY")
+
     def wait_workers(self, count, without=()):
         """Waits until there are count workers, none of them in without, all READY; returns
         {slot: pid}."""

@@ -167,7 +167,7 @@ def test_instances_are_replaced_one_by_one():
                 "route:app": {"path": "/", "backend": "app"}}
     with Narwhal(settings) as narwhal:
         wait_app(narwhal, "/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         before = narwhal.instances()
         with Load(narwhal.address, "/pid", keepalive=2, fresh=1) as load:
             load.wait_answers(3)

@@ -89,7 +89,7 @@ def inode_of_program(pid):
 def test_same_process_new_program():
     with installed(APP) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         instances, workers = sorted(narwhal.instances()), narwhal.workers()
         old = inode_of_program(narwhal.pid)
         addresses = narwhal.addresses()
@@ -135,7 +135,7 @@ def test_program_of_another_layout():
         pytest.skip("narwhal_other_layout is not built")
     with installed(APP) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         instances = sorted(narwhal.instances())
         for program in (OTHER, binary()):
             install(narwhal, program)
@@ -152,8 +152,7 @@ def test_program_of_another_layout():
         # And the master still knows its instances: a killed one comes back.
         os.kill(instances[0], signal.SIGKILL)
         narwhal.expect_error("instance app/")
-        wait_until(lambda: len(narwhal.instances()) == 2 and
-                   instances[0] not in narwhal.instances(), "the instance to be replaced")
+        narwhal.wait_instances(2, without=instances[:1])
         wait_until(lambda: client.get(narwhal.address, "/app/pid").status == 200, "an answer")
 
 
@@ -196,7 +195,7 @@ def test_nothing_leaks_over_ten_upgrades():
                            "bind": ["127.0.0.1:0", f"unix:{narwhal.path('sock')}"]}}
     with installed(settings) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         upgrade_and_roll(narwhal)
 
         def kinds():
@@ -371,7 +370,7 @@ def test_new_program_that_fails_after_its_check_gives_back():
     with installed(APP, errors=["settings cannot be read again", "narwhal.ini", "upgrade failed",
                                 "cannot take over: back to narwhal"]) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         workers, instances = narwhal.workers(), sorted(narwhal.instances())
         old = inode_of_program(narwhal.pid)
         install(narwhal, wrapper(f"echo broken >> {narwhal.settings_path}; program={OTHER}"))
@@ -425,7 +424,7 @@ def test_program_that_cannot_be_executed_after_its_check():
     """It vanishes behind its own check: exec fails, and nothing has changed."""
     with installed(APP, errors=REFUSED) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         workers, before = narwhal.workers(), descriptors(narwhal.pid)
         install(narwhal, f'#!/bin/sh\nrm -f "$0"\nexec {binary()} "$@"\n'.encode())
         mark = upgrade(narwhal, "refused")
@@ -436,8 +435,7 @@ def test_program_that_cannot_be_executed_after_its_check():
         pid = narwhal.instances()[0]
         narwhal.expect_error("instance app/")
         os.kill(pid, signal.SIGKILL)
-        new = wait_until(lambda: len(narwhal.instances()) == 2 and pid not in narwhal.instances()
-                         and narwhal.instances(), "a new instance")
+        new = narwhal.wait_instances(2, without=[pid])
         assert all(len(os.listdir(f"/proc/{number}/fd")) < 25 for number in new)
         install(narwhal, binary())
         upgrade_and_roll(narwhal)
@@ -580,7 +578,7 @@ def test_instance_that_dies_while_nobody_is_master():
     """Its SIGCHLD comes between the two programs."""
     with installed(APP, errors=["instance app/"]) as narwhal:
         wait_app(narwhal, "/app/pid")
-        wait_until(lambda: len(narwhal.instances()) == 2, "both instances")
+        narwhal.wait_instances(2)
         pid = narwhal.instances()[0]
         install(narwhal, wrapper(f"kill -9 {pid}"))
         mark, _ = upgrade_and_roll(narwhal)
