@@ -2,7 +2,7 @@
  *
  * struct upstream: one server of a backend in this worker, with its pool of idle connections.
  * struct upstream_conn: one connection to it. This file knows connections and when they may be
- * used again; what is said on them is proxy.c's.
+ * used again; what is said on them is the business of the files that proxy_private.h lists.
  */
 #pragma once
 

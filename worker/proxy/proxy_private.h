@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of one proxied exchange give each other, and nobody else:
+ *
+ *   proxy.c           the states as a table, birth and end, events of the server's connection
+ *   proxy_choose.c    choosing a server, claiming it, getting a connection to it
+ *   proxy_queue.c     waiting for a slot
+ *   proxy_failure.c   what a failure means: another attempt, an answer to the client, a cut
+ *   proxy_request.c   the request on its way to the server
+ *   proxy_response.c  the response on its way to the client
+ *   tunnel.c          an upgraded connection
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/config.h"
+#include "worker/exchange.h"
+#include "worker/live.h"
+#include "worker/proxy/proxy.h"
+#include "worker/proxy/retry.h"
+
+static inline struct proxy *
+proxy_of(const struct exchange *exchange)
+{
+    return exchange->state;
+}
+
+static inline const struct backend_settings *
+proxy_settings(const struct proxy *proxy)
+{
+    return proxy->backend->settings;
+}
+
+/* ---- proxy.c -------------------------------------------------------------------------------- */
+/* The only writer of state. */
+void proxy_set_state(struct proxy *proxy, enum proxy_state state);
+/* What to wait for on the server's connection, from the state and both queues. */
+void proxy_rearm(struct proxy *proxy);
+/* Frees what was kept of an unfinished response head. */
+void proxy_forget_input(struct proxy *proxy);
+/* Gives the claim back. Who waits is served from the worker's next turn on, never from here: a
+ * request must not run inside another one's end. */
+void proxy_unclaim(struct proxy *proxy);
+/* The address of the server of proxy->record; of the scoreboard. */
+const char *proxy_server_text(const struct proxy *proxy);
+
+/* ---- proxy_choose.c ------------------------------------------------------------------------- */
+/* From CHOOSE or QUEUE: the next attempt begins, or the request waits for a slot, or it fails. */
+void proxy_try(struct proxy *proxy);
+/* CONNECT: connect(2) came to its end, or its clock ran out. */
+void proxy_on_connected(struct proxy *proxy);
+void proxy_connect_timeout(struct proxy *proxy);
+
+/* ---- proxy_queue.c -------------------------------------------------------------------------- */
+/* Prepares a new proxy for the queue. */
+void proxy_init_waiting(struct proxy *proxy);
+/* A request that is in the queue already keeps its place and its deadline. */
+void proxy_enter_queue(struct proxy *proxy);
+/* Does nothing when it does not wait. */
+void proxy_leave_queue(struct proxy *proxy);
+
+/* ---- proxy_failure.c ------------------------------------------------------------------------ */
+/* Ends the exchange's part with servers and answers the client with status; setting is the key that
+ * would change it, or NULL. */
+void proxy_fail(struct proxy *proxy, int status, const char *reason, const char *setting);
+/* Tells the client how the last attempt ended. */
+void proxy_fail_as_last_attempt(struct proxy *proxy);
+/* The attempt with the server of proxy->record failed: tries again where that is safe, else tells
+ * the client. setting: the clock that ran out, or NULL. */
+void proxy_attempt_failed(struct proxy *proxy, enum upstream_failure failure, const char *reason,
+                          const char *setting);
+/* The response cannot be completed any more: the client must see it break. */
+void proxy_server_broke(struct proxy *proxy, const char *reason);
+/* The server answered: it is not to blame any more for what was before. */
+void proxy_note_success(struct proxy *proxy);
+
+/* ---- proxy_request.c ------------------------------------------------------------------------ */
+/* CONNECT or CHOOSE -> HEAD: writes the request's head. */
+void proxy_begin_request(struct proxy *proxy);
+/* Sets the clock of HEAD: response_timeout. */
+void proxy_expect_response(struct proxy *proxy);
+/* HEAD and BODY: whether more of the request body may come now. */
+bool proxy_may_send_body(const struct proxy *proxy);
+/* A piece of it; its end. */
+void proxy_send_body(struct proxy *proxy, struct str bytes);
+void proxy_send_body_end(struct proxy *proxy);
+
+/* ---- proxy_response.c ----------------------------------------------------------------------- */
+/* HEAD and BODY: whether more of the response may come now. */
+bool proxy_may_read_response(const struct proxy *proxy);
+/* HEAD: feeds bytes of heads, one after another; what follows the final one goes on to the body or
+ * the tunnel. bytes begins with what was kept in proxy->input. */
+void proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length);
+/* BODY. */
+void proxy_take_body(struct proxy *proxy, const char *bytes, size_t length);
+/* The clocks of HEAD and BODY ran out. */
+void proxy_head_timeout(struct proxy *proxy);
+void proxy_body_timeout(struct proxy *proxy);
+/* The server's connection came to its end in HEAD or BODY. errno is 0 for FIN; how says it in
+ * words. */
+void proxy_head_cut(struct proxy *proxy, const char *how);
+void proxy_body_cut(struct proxy *proxy, const char *how);
+
+/* ---- tunnel.c ------------------------------------------------------------------------------- */
+/* HEAD -> TUNNEL: the 101 was put. rest is what the server sent behind it. */
+void tunnel_start(struct proxy *proxy, const char *rest, size_t length);
+/* Whether more of the server, of the client may come now: back-pressure. */
+bool tunnel_may_read_server(const struct proxy *proxy);
+bool tunnel_may_read_client(const struct proxy *proxy);
+/* Bytes of the server, of the client. */
+void tunnel_take_server(struct proxy *proxy, const char *bytes, size_t length);
+void tunnel_take_client(struct proxy *proxy, struct str bytes);
+/* FIN of the server (or an error, when errno is not 0), of the client. */
+void tunnel_server_end(struct proxy *proxy, const char *how);
+void tunnel_client_end(struct proxy *proxy);
+void tunnel_timeout(struct proxy *proxy);
