@@ -19,7 +19,7 @@
  */
 
 static void
-put_head(struct buf *head, int status, const char *content_type, size_t content_length)
+put_status_line(struct buf *head, int status)
 {
     char line[128];
     struct head_writer writer;
@@ -27,19 +27,32 @@ put_head(struct buf *head, int status, const char *content_type, size_t content_
     head_writer_init(&writer, line, sizeof(line));
     head_put_status_line(&writer, status, STR(""));
     buf_add(head, line, head_writer_length(&writer));
-    if (status != 204) { /* RFC 9110 section 8.6: no Content-Length in 204 */
-        buf_addf(head, "Content-Type: %s\r\nContent-Length: %zu\r\n", content_type, content_length);
+}
+
+static bool
+is_ascii(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text >= 0x80) {
+            return false;
+        }
     }
+    return true;
 }
 
 static void
 build_respond(struct fixed_response *fixed, const struct respond *respond)
 {
     fixed->status = respond->status;
-    if (respond->status != 204 && respond->status != 304) {
-        buf_addf(&fixed->body, "%s\n", respond->text);
+    put_status_line(&fixed->head, respond->status);
+    if (respond->status == 204 || respond->status == 304) {
+        return; /* RFC 9110 section 8.6: 204 has no Content-Length, 304 that of a 200 */
     }
-    put_head(&fixed->head, respond->status, "text/plain; charset=utf-8", fixed->body.len);
+    buf_addf(&fixed->body, "%s\n", respond->text);
+    /* ASCII needs no charset, and the whole answer to a health check stays below the 128 bytes from
+     * which on Linux tunes the receiver's window at each segment (tcp_event_data_recv()). */
+    buf_addf(&fixed->head, "Content-Type: text/plain%s\r\nContent-Length: %zu\r\n",
+             is_ascii(respond->text) ? "" : "; charset=utf-8", fixed->body.len);
 }
 
 /* ---- routes -----------------------------------------------------------------------------------
@@ -79,7 +92,8 @@ route_build(struct live *live, struct route *route, const struct route_settings 
         route->action = &action_redirect;
         route->fixed.status = settings->redirect.status;
         route->fixed.location = str_from(settings->redirect.location);
-        put_head(&route->fixed.head, settings->redirect.status, "text/plain; charset=utf-8", 0);
+        put_status_line(&route->fixed.head, settings->redirect.status);
+        buf_add_text(&route->fixed.head, "Content-Length: 0\r\n");
     } else {
         CHECK(settings->respond.text != NULL);
         route->action = &action_respond;

@@ -82,6 +82,20 @@ def test_respond(narwhal):
         assert connection.request("POST", "/", body=b"x" * 100000).status in (200, 405)
 
 
+def test_fields_of_fixed_answers():
+    """RFC 9110 section 8.6: which have a Content-Length; a charset where the text needs one."""
+    with Narwhal({"route:ascii": respond("plain", "/ascii"), "route:utf8": respond("grün", "/utf8"),
+                  "route:same": {"path": "/same", "respond": "304"},
+                  "route:moved": {"path": "/moved", "redirect": "301 /new"}}) as narwhal:
+        shown = {path: (answer.all("Content-Type"), answer.all("Content-Length"), answer.body)
+                 for path in ("/ascii", "/utf8", "/same", "/moved")
+                 for answer in [client.get(narwhal.address, path)]}
+    assert shown == {
+        "/ascii": (["text/plain"], ["6"], b"plain\n"),
+        "/utf8": (["text/plain; charset=utf-8"], ["6"], "grün\n".encode()),
+        "/same": ([], [], b""), "/moved": ([], ["0"], b"")}
+
+
 def test_route_is_looked_up_for_each_request_of_a_connection(narwhal):
     with client.Client(narwhal.address) as connection:
         for target, host, text in (("/api", "test", "api"), ("/", "a.example", "host a"),
