@@ -63,7 +63,7 @@ child_board_state(enum child_state state)
 static struct child *
 child_from_deadline(ev_timer *timer)
 {
-    return container_of(timer, struct child, deadline);
+    return container_of(container_of(timer, struct patient_timer, timer), struct child, deadline);
 }
 
 static void
@@ -71,8 +71,10 @@ on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
 {
     struct child *child = child_from_deadline(timer);
 
-    (void)loop;
     (void)revents;
+    if (child->state != CHILD_BACKOFF && patient_timer_goes_on(&child->deadline, loop)) {
+        return;
+    }
     switch (child->state) {
     case CHILD_STARTING:
         log_error("%s is not READY in time and is killed pid=%d after=%lldms (%s)", child->name,
@@ -111,7 +113,7 @@ child_init(struct child *child, struct master *master, const struct child_ops *o
     child->master = master;
     child->ops = ops;
     child->state = CHILD_GONE;
-    ev_timer_init(&child->deadline, on_deadline, 0., 0.);
+    patient_timer_init(&child->deadline, on_deadline);
     list_init(&child->node);
     list_push_back(&master->children, &child->node);
 }
@@ -120,7 +122,7 @@ void
 child_release(struct child *child)
 {
     CHECK(child->pid == 0);
-    ev_timer_stop(child->master->loop, &child->deadline);
+    patient_timer_stop(&child->deadline, child->master->loop);
     list_remove(&child->node);
 }
 
@@ -136,12 +138,9 @@ child_set_state(struct child *child, enum child_state state, int64_t deadline_ms
     if (state == CHILD_READY) {
         child->ready_since_ms = clock_mono_ms();
     }
-    ev_timer_stop(master->loop, &child->deadline);
+    patient_timer_stop(&child->deadline, master->loop);
     if (deadline_ms != CHILD_NO_DEADLINE) {
-        /* Counted from now, not from when this turn of the loop began. */
-        ev_now_update(master->loop);
-        ev_timer_set(&child->deadline, ms_to_seconds(deadline_ms), 0.);
-        ev_timer_start(master->loop, &child->deadline);
+        patient_timer_start(&child->deadline, master->loop, clock_mono_ms() + deadline_ms);
     }
     child->ops->on_state(child);
     master_changed(master);
@@ -162,21 +161,16 @@ child_born(struct child *child, pid_t pid, int64_t boot_timeout_ms)
 void
 child_remember(const struct child *child, struct child_memory *ret_memory)
 {
-    struct ev_loop *loop = child->master->loop;
-    ev_timer timer = child->deadline; /* ev_timer_remaining() only reads, but does not say so */
-
     *ret_memory = (struct child_memory){.state = child->state,
                                         .pid = child->pid,
                                         .started_ms = child->started_ms,
                                         .ready_since_ms = child->ready_since_ms,
                                         .ours = child->ours,
                                         .suspicion = child->suspicion,
-                                        .deadline_ms = CHILD_NO_DEADLINE,
+                                        .deadline_ms = ev_is_active(&child->deadline.timer)
+                                                           ? child->deadline.at_ms
+                                                           : CHILD_NO_DEADLINE,
                                         .stopped = child->stopped};
-    if (ev_is_active(&timer)) {
-        double left_ms = ev_timer_remaining(loop, &timer) * 1000.0;
-        ret_memory->deadline_ms = clock_mono_ms() + (left_ms > 0 ? (int64_t)left_ms : 0);
-    }
 }
 
 void
@@ -190,10 +184,7 @@ child_restore(struct child *child, const struct child_memory *memory)
     child->suspicion = memory->suspicion;
     child->stopped = memory->stopped;
     if (memory->deadline_ms != CHILD_NO_DEADLINE) {
-        int64_t left_ms = memory->deadline_ms - clock_mono_ms();
-        ev_now_update(child->master->loop);
-        ev_timer_set(&child->deadline, ms_to_seconds(left_ms > 0 ? left_ms : 0), 0.);
-        ev_timer_start(child->master->loop, &child->deadline);
+        patient_timer_start(&child->deadline, child->master->loop, memory->deadline_ms);
     }
 }
 

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "config/base/list.h"
+#include "master/patient_timer.h"
 #include "master/respawn.h"
 #include "worker/scoreboard.h"
 
@@ -73,7 +74,7 @@ struct child {
     int64_t ready_since_ms; /* 0: not READY in this life */
     const char *ours;       /* static text: why we killed it */
     const char *suspicion;  /* static text: why it is killed when ABORTED ends, if it is not dead */
-    ev_timer deadline;
+    struct patient_timer deadline;
     struct list_node node; /* in master.children */
 };
 

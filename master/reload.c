@@ -323,6 +323,9 @@ on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
 
     (void)timer;
     (void)revents;
+    if (patient_timer_goes_on(&master->reload.deadline, loop)) {
+        return;
+    }
     if (master->reload.state == RELOAD_APPLYING) {
         slots_replace_unapplied(master);
     } else if (master->reload.canary != NULL) {
@@ -334,13 +337,13 @@ on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
 void
 reload_init(struct master *master)
 {
-    ev_timer_init(&master->reload.deadline, on_deadline, 0., 0.);
+    patient_timer_init(&master->reload.deadline, on_deadline);
 }
 
 void
 reload_stop(struct master *master)
 {
-    ev_timer_stop(master->loop, &master->reload.deadline);
+    patient_timer_stop(&master->reload.deadline, master->loop);
     prepared_free(master, master->reload.prepared);
     master->reload.prepared = NULL;
     master->reload.canary = NULL;
@@ -356,10 +359,7 @@ enter(struct master *master, enum reload_state state)
     int64_t timeout_ms = master->config->master.timeout_ms;
 
     master->reload.state = state;
-    ev_timer_stop(master->loop, &master->reload.deadline);
-    ev_now_update(master->loop);
-    ev_timer_set(&master->reload.deadline, ms_to_seconds(timeout_ms), 0.);
-    ev_timer_start(master->loop, &master->reload.deadline);
+    patient_timer_start(&master->reload.deadline, master->loop, clock_mono_ms() + timeout_ms);
 }
 
 /* ---- reload ---------------------------------------------------------------------------------- */

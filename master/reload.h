@@ -7,10 +7,11 @@
  */
 #pragma once
 
-#include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "master/patient_timer.h"
 
 struct config;
 struct config_errors;
@@ -43,8 +44,8 @@ struct reload {
     struct worker_child *canary; /* TRYING; NULL once there is a verdict */
     unsigned int canaries;       /* workers that were asked */
     enum canary_verdict verdict;
-    char *why;         /* owned; a line for the log when the verdict is not APPLIED */
-    ev_timer deadline; /* of TRYING and of APPLYING: [master] timeout */
+    char *why;                     /* owned; a line for the log when the verdict is not APPLIED */
+    struct patient_timer deadline; /* of TRYING and of APPLYING: [master] timeout */
 };
 
 void reload_init(struct master *master);

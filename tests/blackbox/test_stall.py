@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that makes no progress: siblings serve its queue, and in the end it is replaced."""
 import ctypes
+import json
 import os
 import signal
 import time
@@ -133,6 +134,52 @@ def test_a_master_that_was_stopped_blames_nobody():
         wait_until(lambda: is_home(narwhal), "the lanes to be home")
         assert narwhal.workers() == workers
 
+
+def stop_master(narwhal, meanwhile):
+    """The master is stopped while something happens and for longer than a second."""
+    mark = narwhal.mark()
+    narwhal.signal(signal.SIGSTOP)
+    wait_until(lambda: process_stat(narwhal.pid)[0] == "T", "the master to be stopped")
+    meanwhile()
+    time.sleep(1.5)
+    narwhal.signal(signal.SIGCONT)
+    narwhal.wait_log("the master was late", since=mark)
+    return mark
+
+
+def test_a_master_that_was_stopped_reads_the_answer_to_a_reload_first():
+    master = {"workers": 1, "timeout": "1s"}
+    with Narwhal({**HELLO, "master": master}) as narwhal:
+        worker = narwhal.workers()[0]
+        os.kill(worker, signal.SIGSTOP)
+        narwhal.write({**HELLO, "master": master, "worker": {"keepalive": "30s"}})
+        before = narwhal.mark()
+        narwhal.signal(signal.SIGHUP)
+        narwhal.wait_log("received SIGHUP", since=before)
+        narwhal.status()  # the loop went round: the worker was asked
+        stop_master(narwhal, lambda: os.kill(worker, signal.SIGCONT))
+        narwhal.wait_log("reload done", since=before)
+        assert narwhal.workers() == {0: worker}
+
+
+def test_a_master_that_was_stopped_knows_who_left_in_time():
+    master = {"workers": 2, "graceful_timeout": "100ms"}
+    with Narwhal({**HELLO, "master": master}) as narwhal:
+        worker = narwhal.workers()[1]
+        os.kill(worker, signal.SIGSTOP)  # so that it leaves not before the master is stopped
+        narwhal.wait_log("worker slot=1 stalls")
+        narwhal.signal(signal.SIGTTOU)
+        wait_until(lambda: "DRAINING" in [found["state"] for found in narwhal.status()["workers"]],
+                   "the worker to be told")
+
+        def leave():
+            os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: process_stat(worker)[0] == "Z", "the worker to leave")
+        mark = stop_master(narwhal, leave)
+        line = narwhal.wait_log("worker slot=1 left .*", since=mark)[0]
+        assert "exit=0" in line and "killed_for" not in line, line
+        assert "did not leave in time" not in "\n".join(narwhal.log(mark))
+        assert not json.loads(narwhal.control("deaths").stdout)["deaths"]
 
 
 # ---- a worker that is busy: only test builds have a route that spins -----------------------------
