@@ -24,6 +24,8 @@
 
 /* How long the lanes of a slot wait for its first worker before a sibling takes them. */
 #define FIRST_BOOT_MS 500
+/* Deaths in a row of a worker that a roll waits for. */
+#define ROLL_DEATHS_MAX 3
 
 static struct worker_child *
 worker_from_node(struct list_node *node)
@@ -250,6 +252,15 @@ successor_failed(struct master *master, struct slot *slot, const struct worker_c
     }
 }
 
+/* Without successors a roll waits for every worker that is missing, so for ever for one that died
+ * of something else, gets the new settings, too, and cannot boot with them. */
+static bool
+holds_up_roll(const struct master *master, const struct worker_child *worker)
+{
+    return master->config->master.max_surge == 0 && worker->child.ready_since_ms == 0 &&
+           worker->slot->respawn.deaths >= ROLL_DEATHS_MAX;
+}
+
 void
 slot_on_gone(struct master *master, struct worker_child *worker)
 {
@@ -261,7 +272,8 @@ slot_on_gone(struct master *master, struct worker_child *worker)
         worker_child_free(worker);
     } else if (worker->leaving) {
         worker_child_free(worker);
-    } else if (slot->retired_first && !master->slots.roll_failed && any_outdated(master)) {
+    } else if ((slot->retired_first || holds_up_roll(master, worker)) &&
+               !master->slots.roll_failed && any_outdated(master)) {
         stop_roll(master, worker);
     }
     master_changed(master);

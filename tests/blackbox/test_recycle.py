@@ -326,6 +326,31 @@ def test_settings_that_make_no_sense_are_refused(flags, message):
     assert status == 78 and message in errors, (status, errors)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the workers another user")
+def test_a_reload_stops_when_one_that_was_killed_cannot_boot_again():
+    """Without surge a roll waits for whoever is missing, and this one will be missing for ever."""
+    settings = {"master": {"workers": 3, "max_surge": 0, "max_unavailable": 1},
+                "route:files": {"path": "/", "static": "www"}}
+    with Narwhal(settings, files={"www/index.html": "hello"}) as narwhal:
+        os.chmod(narwhal.path("www"), 0o700)
+        workers = narwhal.workers()
+        narwhal.write({**settings, "master": {**settings["master"], "user": "nobody"}})
+        narwhal.expect_error(r"cannot use the settings|could not boot|reload incomplete")
+        for death in range(3):  # so often that the next pause is long enough for the reload
+            mark = narwhal.mark()
+            os.kill(narwhal.workers()[2], signal.SIGKILL)
+            narwhal.wait_log(r"worker slot=2 died .*respawn_in=\d+ms", since=mark)
+            if death < 2:
+                narwhal.wait_log(r"worker slot=2 is READY", since=mark)
+        narwhal.signal(signal.SIGHUP)
+        narwhal.wait_log(r"error master\[\d+\]: the replacement of the workers stops")
+        narwhal.wait_log(r"error master\[\d+\]: reload incomplete")
+        assert client.get(narwhal.address, "/").body == b"hello"
+        os.chmod(narwhal.path("www"), 0o755)
+        narwhal.reload()
+        narwhal.wait_workers(3, without=workers.values())
+
+
 # ---- the adaptive number -------------------------------------------------------------------------
 ADAPTIVE = {"workers": 1, "workers_min": 1, "workers_max": 2, "workers_grow_after": "600ms",
             "workers_shrink_after": "1s"}
