@@ -532,6 +532,7 @@ takeover_finish(struct takeover *takeover, struct master *master)
     }
     child_reap_all(master); /* whoever died meanwhile */
     (void)child_note_stops(master);
+    progress_watch_look(master); /* or who is stopped would get the lanes back that are lent */
     fd_close(&before->program);
     fd_close(&before->image);
     if (!is_standard) {

@@ -488,6 +488,7 @@ turn_after(struct master *master, int64_t delay_ms)
     struct upgrade *upgrade = &master->upgrade;
 
     upgrade->turned = false;
+    ev_timer_stop(master->loop, &upgrade->turn);
     ev_timer_set(&upgrade->turn, ms_to_seconds(delay_ms), 0.);
     ev_timer_start(master->loop, &upgrade->turn);
 }

@@ -319,6 +319,21 @@ def unix_inode(path):
     raise AssertionError(f"nobody listens at {path}")
 
 
+def test_lanes_of_a_stopped_worker_stay_lent():
+    """The new program must not give them back before it looks for the first time."""
+    with installed({**HELLO, "master": {"graceful_timeout": "1s"}}) as narwhal:
+        pid = narwhal.workers()[1]
+        os.kill(pid, signal.SIGSTOP)
+        narwhal.wait_log(rf"worker slot=1 stalls, siblings serve its lanes pid={pid}")
+        mark = upgrade(narwhal)
+        narwhal.wait_log(r"worker slot=1 is READY", since=mark)
+        lines = [line for line in narwhal.log(mark) if "upgraded from" in line or "stalls" in line
+                 or "is READY" in line]
+        assert "upgraded from" in lines[0] and f"stalls, siblings serve its lanes pid={pid}" in \
+            lines[1], lines
+        narwhal.wait_log(rf"worker slot=1 left pid={pid} .*killed_for=graceful_timeout", since=mark)
+
+
 # ---- settings ------------------------------------------------------------------------------------
 def test_changed_settings_come_with_the_upgrade():
     with installed({"route:hello": {"path": "/", "respond": "200 one"}}) as narwhal:
