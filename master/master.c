@@ -52,12 +52,17 @@ master_configured_workers(const struct config *config)
     return count < BOARD_SLOTS_MAX ? count : BOARD_SLOTS_MAX;
 }
 
+/* Without what TTIN and TTOU said. */
+static uint32_t
+base_workers(const struct master *master)
+{
+    return master->scaling.workers > 0 ? master->scaling.workers : master->workers;
+}
+
 uint32_t
 master_wanted_workers(const struct master *master)
 {
-    uint32_t base = master->scaling.workers > 0 ? master->scaling.workers
-                                                : master_configured_workers(master->config);
-    int64_t wanted = (int64_t)base + master->workers_more;
+    int64_t wanted = (int64_t)base_workers(master) + master->workers_more;
 
     if (master->paused) {
         return 0;
@@ -225,10 +230,13 @@ master_more_workers(struct master *master, int more)
                  master->paused ? "paused" : "stopping");
         return;
     }
-    master->workers_more += more;
+    int said_before = master->workers_more;
+    /* From what there is: with fewer CPUs than at the last order, auto and what it said may be
+     * below 1. */
+    master->workers_more = (int)before + more - (int)base_workers(master);
     uint32_t after = master_wanted_workers(master);
     if (after == before) {
-        master->workers_more -= more;
+        master->workers_more = said_before;
         log_warn("the number of workers stays workers=%u: 1 to %d are possible", before,
                  BOARD_SLOTS_MAX);
         return;

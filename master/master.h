@@ -46,6 +46,7 @@ struct master {
     const struct config_args *args;
     struct config *config; /* owned; a reload replaces it */
     uint64_t serial;       /* of config: 1, 2, … */
+    uint32_t workers;      /* by config alone: auto is what it was when config came into use */
     int image_fd;          /* owned; config as workers read it */
     struct identity identity;
     struct rlimit inherited_nofile; /* what instances get back */

@@ -36,6 +36,7 @@
 struct prepared {
     struct config *config; /* owned */
     uint64_t serial;
+    uint32_t workers;        /* auto resolved */
     struct config_diff diff; /* owned; against the settings in use */
     struct identity identity;
     struct log_files logs; /* owned */
@@ -52,6 +53,7 @@ prepared_new(struct master *master, struct config *config)
 
     *prepared = (struct prepared){.config = config,
                                   .serial = ++master->reload.last_serial,
+                                  .workers = master_configured_workers(config),
                                   .logs = {.error_fd = -1, .access_fd = -1},
                                   .image_fd = -1};
     list_init(&prepared->addresses);
@@ -96,7 +98,6 @@ static void
 prepare_addresses(struct master *master, struct prepared *prepared, struct config_errors *errors)
 {
     const struct config *config = prepared->config;
-    uint32_t wanted = master_configured_workers(config);
     struct buf text = {0};
 
     for (size_t i = 0; i < config->master.bind.count; i++) {
@@ -106,8 +107,8 @@ prepare_addresses(struct master *master, struct prepared *prepared, struct confi
             continue;
         }
         struct listen_address *opened =
-            listen_address_open(&master->lanes, address, wanted, (int)config->master.backlog,
-                                &prepared->identity, &result, &text);
+            listen_address_open(&master->lanes, address, prepared->workers,
+                                (int)config->master.backlog, &prepared->identity, &result, &text);
         if (opened != NULL) {
             list_push_back(&prepared->addresses, &opened->node);
         } else {
@@ -240,7 +241,11 @@ commit(struct master *master, struct prepared *prepared)
     prepared->image_fd = -1;
     if (master->config->master.workers != workers_before) {
         master->workers_more = 0; /* the operator wrote a number: it counts */
+    } else if (old != NULL && workers_before == 0 && master->workers != prepared->workers) {
+        log_info("[master] workers = auto is now workers=%u before=%u", prepared->workers,
+                 master->workers);
     }
+    master->workers = prepared->workers;
     apps_commit(master); /* before the old settings go: applications point into them */
     config_free(old);
     slots_send_settings(master);

@@ -192,6 +192,24 @@ interval_ms(const struct master_settings *settings)
     return interval < LOOK_MOST_MS ? interval : LOOK_MOST_MS;
 }
 
+/* What the load has brought is within other bounds what the load needs; an operator's number is
+ * over. */
+static uint32_t
+begin_with(const struct scaling *scaling, const struct master_settings *settings,
+           uint32_t configured)
+{
+    struct adapt_limits limits = limits_of(settings);
+    bool goes_on =
+        scaling->workers > 0 && !scaling->is_held && scaling->seen_workers == settings->workers;
+
+    if (!goes_on) {
+        return configured;
+    }
+    return scaling->workers < limits.min   ? limits.min
+           : scaling->workers > limits.max ? limits.max
+                                           : scaling->workers;
+}
+
 void
 scaling_reconcile(struct master *master)
 {
@@ -207,10 +225,10 @@ scaling_reconcile(struct master *master)
     }
     if (settings->workers != scaling->seen_workers || settings->workers_min != scaling->seen_min ||
         settings->workers_max != scaling->seen_max) {
+        scaling->workers = begin_with(scaling, settings, master->workers);
         scaling->seen_workers = settings->workers;
         scaling->seen_min = settings->workers_min;
         scaling->seen_max = settings->workers_max;
-        scaling->workers = master_configured_workers(master->config);
         scaling->is_held = false;
         scaling->adapt = (struct adapt){.is_hot = false};
         master->workers_more = 0;

@@ -391,22 +391,77 @@ def test_a_busy_worker_gets_a_sibling_and_loses_it():
         assert client.get(narwhal.address, "/").status == 200
 
 
+def clients_wait(narwhal):
+    """The only worker is stopped while clients come, until there is a second one."""
+    pid = narwhal.wait_workers(1)[0]
+    assert client.get(narwhal.address, "/").status == 200
+    # Stopped in a turn of its loop it would count as busy.
+    wait_until(lambda: process_stat(pid)[0] == "S", "the worker waits for events")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        clients = [socket.create_connection(narwhal.address, DEADLINE) for _ in range(4)]
+        narwhal.wait_log(r'workers wanted=2 before=1 reason="clients wait: \d+, busy \d+ %"')
+        narwhal.wait_log(r"worker slot=1 is READY")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for connection in clients:
+        connection.close()
+
+
 def test_clients_that_wait_bring_a_worker():
     with served(**{**ADAPTIVE, "workers_shrink_after": "1h"}) as narwhal:
-        pid = narwhal.wait_workers(1)[0]
+        clients_wait(narwhal)
         assert client.get(narwhal.address, "/").status == 200
-        # Stopped in a turn of its loop it would count as busy.
-        wait_until(lambda: process_stat(pid)[0] == "S", "the worker waits for events")
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            clients = [socket.create_connection(narwhal.address, DEADLINE) for _ in range(4)]
-            narwhal.wait_log(r'workers wanted=2 before=1 reason="clients wait: \d+, busy \d+ %"')
-            narwhal.wait_log(r"worker slot=1 is READY")
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        for connection in clients:
-            connection.close()
-        assert client.get(narwhal.address, "/").status == 200
+
+
+def test_other_bounds_do_not_take_away_what_the_load_has_brought():
+    grown = {**ADAPTIVE, "workers_shrink_after": "1h"}
+    with served(**grown) as narwhal:
+        clients_wait(narwhal)
+        for most, wanted in (3, 2), (1, 1), (4, 1):
+            narwhal.write({"master": {**grown, "workers_max": most}, **HELLO})
+            narwhal.reload()
+            narwhal.wait_workers(wanted)
+            assert narwhal.status()["workers_wanted"] == wanted
+
+
+def test_auto_is_what_it_was_at_the_start_until_a_reload():
+    """An administrator moves narwhal to other CPUs: nothing happens by accident, when some event
+    makes the master count again."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("one CPU cannot become more")
+    with served(workers="auto") as narwhal:
+        narwhal.wait_workers(narwhal.status()["workers_wanted"])
+        before = narwhal.status()["workers_wanted"]
+        os.sched_setaffinity(narwhal.pid, cpus[:1])
+        narwhal.signal(signal.SIGUSR1)
+        narwhal.wait_log("logs reopened")
+        assert narwhal.status()["workers_wanted"] == before
+        narwhal.signal(signal.SIGTTIN)
+        narwhal.wait_workers(before + 1)
+        if before > 1:  # else a cgroup is narrower
+            mark = narwhal.reload()
+            narwhal.wait_log(rf"workers = auto is now workers=1 before={before}", since=mark)
+            narwhal.wait_workers(2)
+
+
+def test_one_worker_more_is_counted_from_what_there_is():
+    """Fewer CPUs than when TTOU was counted: auto and what it said would be below 1."""
+    cpus = sorted(os.sched_getaffinity(0))
+    with served(workers="auto") as narwhal:
+        before = narwhal.status()["workers_wanted"]
+        if before < 2:
+            pytest.skip("auto is 1 here")
+        for _ in range(before - 1):
+            mark = narwhal.mark()
+            narwhal.signal(signal.SIGTTOU)
+            narwhal.wait_log('reason="SIGTTOU"', since=mark)
+        os.sched_setaffinity(narwhal.pid, cpus[:1])
+        narwhal.reload()
+        narwhal.wait_workers(1)
+        narwhal.signal(signal.SIGTTIN)
+        narwhal.wait_workers(2)
 
 
 def test_the_operator_stops_adapting():
