@@ -133,12 +133,18 @@ slot_is_empty(const struct instance_slot *slot)
 }
 
 static void
+slot_close_listener(struct instance_slot *slot, uint32_t half)
+{
+    if (slot->listeners[half].fd != -1) {
+        unix_listener_close(&slot->listeners[half]);
+    }
+}
+
+static void
 slot_close_listeners(struct instance_slot *slot)
 {
-    for (size_t half = 0; half < INSTANCE_HALVES; half++) {
-        if (slot->listeners[half].fd != -1) {
-            unix_listener_close(&slot->listeners[half]);
-        }
+    for (uint32_t half = 0; half < INSTANCE_HALVES; half++) {
+        slot_close_listener(slot, half);
     }
 }
 
@@ -486,6 +492,9 @@ app_on_gone(struct instance *instance)
         successor_failed(slot, instance);
         instance_free(instance);
     } else if (instance->leaving) {
+        /* Its successor has the other socket. Requests that still wait in the queue of this one
+         * would wait for nobody; now their workers learn it and ask another instance. */
+        slot_close_listener(slot, instance->half);
         instance_free(instance);
     }
     master_changed(master);

@@ -18,6 +18,11 @@ def binary():
     return path
 
 
+def app():
+    """The application of the chaos runs, tests/chaos/app.c."""
+    return os.path.join(os.path.dirname(binary()), "chaos-app")
+
+
 class ChaosLoad:
     """One running chaos-load; result() waits for its end and returns what it counted."""
 

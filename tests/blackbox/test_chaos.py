@@ -10,7 +10,7 @@ import pytest
 
 import chaos_load
 from chaos_load import ChaosLoad
-from narwhal import REPOSITORY, Narwhal, binary, run_narwhal, wait_until
+from narwhal import REPOSITORY, Narwhal, wait_until
 
 sys.path.insert(0, os.path.join(REPOSITORY, "tests", "chaos"))
 import chaos  # noqa: E402  the whole form, for what it knows of kills
@@ -73,7 +73,7 @@ def test_one_worker_more_and_less(options):
 @LOADS
 def test_rolling_restart_of_an_application(options, tmp_path):
     with Narwhal({**settings(),
-                  "backend:app": {"command": f"{app()} {{fd}} 1 {tmp_path}", "instances": 2},
+                  "backend:app": {"command": f"{chaos_load.app()} {{fd}} 1 {tmp_path}", "instances": 2},
                   "route:app": {"path": "/app", "backend": "app"}}) as narwhal:
         narwhal.wait_log(r"instance app/\d.* is READY", count=2)
 
@@ -86,9 +86,6 @@ def test_rolling_restart_of_an_application(options, tmp_path):
 
 @LOADS
 def test_recycling(options):
-    status, _, error = run_narwhal("--max-requests", "9", "--static", ".", "--check-config")
-    if status != 0:
-        pytest.skip(f"this narwhal cannot recycle workers: {error.strip()}")
     with Narwhal(settings(max_requests=200, max_requests_jitter=100)) as narwhal:
         result, _ = disturb(narwhal, options, lambda: None)
         assert_nothing_lost(result)
@@ -97,9 +94,6 @@ def test_recycling(options):
 
 @LOADS
 def test_upgrade(options):
-    with open(binary(), "rb") as file:
-        if b"Upgrade in place is not available" in file.read():
-            pytest.skip("this narwhal cannot upgrade in place")
     with Narwhal(settings()) as narwhal:
         def event():
             before = narwhal.workers()
@@ -134,7 +128,7 @@ def test_kill9_of_a_worker(options):
 def test_kill9_of_an_instance(options, tmp_path):
     killed = chaos.Killed()
     with Narwhal({**settings(),
-                  "backend:app": {"command": f"{app()} {{fd}} 1 {tmp_path}", "instances": 3,
+                  "backend:app": {"command": f"{chaos_load.app()} {{fd}} 1 {tmp_path}", "instances": 3,
                                   "queue_timeout": "30s"},
                   "route:app": {"path": "/app", "backend": "app"}},
                  # The 502 of a request that both of its servers died with.
@@ -148,7 +142,3 @@ def test_kill9_of_an_instance(options, tmp_path):
                 killed.kill(pid, lambda: chaos.received(tmp_path, pid))
         result, _ = disturb(narwhal, options, event, "/app")
     assert_lost_with_the_killed_only(killed, result)
-
-
-def app():
-    return os.path.join(os.path.dirname(chaos_load.binary()), "chaos-app")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGHUP is a transaction that no client notices."""
 import asyncio
+import contextlib
 import os
 import signal
 
 import pytest
 import websockets
 
+import chaos_load
 import client
 from backend import Backend
 from load import Load
@@ -175,6 +177,35 @@ def test_instances_are_replaced_one_by_one():
             wait_until(lambda: not any(map(is_alive, before)), "the old instances to leave")
             load.wait_answers(3)
         assert len(narwhal.instances()) == 2
+
+
+def test_requests_that_wait_for_an_instance_which_a_reload_replaces():
+    """It died with a connection in the queue of its socket and boots again; the reload puts another
+    one beside it, which has another socket."""
+    settings = {"backend:app": {"command": "./app {fd}", "directory": "."},
+                "route:app": {"path": "/", "backend": "app"}}
+    app = f"#!/bin/sh\n[ -e slow ] && sleep 60\nexec {chaos_load.app()} $1 1\n"
+    with Narwhal(settings, start=False) as narwhal:
+        narwhal.file("app", app, mode=0o755)
+        narwhal.start()
+        wait_app(narwhal, "/")
+        old = narwhal.wait_instances(1)[0]
+        narwhal.file("slow")
+        os.kill(old, signal.SIGSTOP)
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(client.Client(narwhal.address)) for _ in range(3)]
+            for waiting in clients:
+                waiting.send(client.encode("GET", "/"))
+            wait_until(lambda: sum(server["in_flight"] for server
+                                   in narwhal.status()["backends"][0]["servers"]) == 3,
+                       "the requests to be on their way")
+            narwhal.expect_error("instance app/0 died")
+            os.kill(old, signal.SIGKILL)
+            wait_until(lambda: [pid for pid in narwhal.instances() if pid != old], "the next one")
+            os.unlink(narwhal.path("slow"))
+            narwhal.reload()
+            for waiting in clients:
+                assert waiting.response().status == 200
 
 
 def test_signals_in_a_burst_are_all_the_same_reload():
