@@ -15,9 +15,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "config/base/buf.h"
 #include "config/base/check.h"
 #include "config/base/clock.h"
 #include "config/base/log.h"
@@ -258,6 +260,55 @@ child_departed(const struct child_death *death)
 {
     return death->before == CHILD_DRAINING && death->ours == NULL &&
            (WIFEXITED(death->status) || WTERMSIG(death->status) == SIGTERM);
+}
+
+static uint32_t
+random_number(void)
+{
+    uint32_t number = 0;
+
+    /* Without any randomness the delay is merely not spread. */
+    (void)!getrandom(&number, sizeof(number), GRND_NONBLOCK);
+    return number;
+}
+
+struct respawn_verdict
+child_next_life(struct respawn *history, int64_t ready_ms)
+{
+    return respawn_after_death(history, clock_mono_ms(), ready_ms, random_number());
+}
+
+void
+child_start_failed(struct child *child, struct respawn *history, const char *why)
+{
+    struct respawn_verdict verdict = child_next_life(history, 0);
+
+    if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
+        verdict.delay_ms = RESPAWN_FIRST_DELAY_MS; /* what is missing is not there at once */
+    }
+    if (verdict.report != RESPAWN_FOLD) {
+        log_error("cannot start %s: %s; trying again in %lldms attempts=%u", child->name, why,
+                  (long long)verdict.delay_ms, verdict.deaths);
+    }
+    child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
+}
+
+void
+child_tell_departure(const struct child *child, const struct child_death *death)
+{
+    char how[CHILD_DEATH_TEXT_MAX];
+    struct buf facts = {0};
+
+    if (!child_departed(death)) {
+        death_add_facts(death->record, &facts);
+        deaths_add(child->master->board, death->record, 1);
+    }
+    child_describe_status(death->status, how);
+    log_info("%s left pid=%d %s generation=%llu uptime=%lldms%s%s%s", child->name, (int)death->pid,
+             how, (unsigned long long)death->record->generation, (long long)death->uptime_ms,
+             death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "",
+             facts.ptr != NULL ? facts.ptr : "");
+    buf_release(&facts);
 }
 
 static struct child *

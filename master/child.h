@@ -121,6 +121,14 @@ const char *child_start_hint(int error_number);
  * SIGTERM end it. */
 bool child_departed(const struct child_death *death);
 
+/* Its process ended (ready_ms: how long it had been READY), or could not be started: when the next
+ * one begins. */
+struct respawn_verdict child_next_life(struct respawn *history, int64_t ready_ms);
+/* Tells that no process could be started, and why: BACKOFF. */
+void child_start_failed(struct child *child, struct respawn *history, const char *why);
+/* Tells the end of one that was asked to leave; with a record of it when it was a death. */
+void child_tell_departure(const struct child *child, const struct child_death *death);
+
 /* Reaps every process that ended; strangers too, as PID 1 must. */
 void child_reap_all(struct master *master);
 

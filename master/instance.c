@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -585,15 +584,6 @@ done:
     return 0;
 }
 
-static uint32_t
-random_number(void)
-{
-    uint32_t number = 0;
-
-    (void)!getrandom(&number, sizeof(number), GRND_NONBLOCK);
-    return number;
-}
-
 void
 instance_start(struct instance *instance)
 {
@@ -608,17 +598,8 @@ instance_start(struct instance *instance)
     if (life_begin(instance, &error) == 0) {
         log_debug("%s started pid=%d", child->name, (int)child->pid);
     } else {
-        struct respawn_verdict verdict =
-            respawn_after_death(&instance->slot->respawn, clock_mono_ms(), 0, random_number());
-        if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
-            verdict.delay_ms = RESPAWN_FIRST_DELAY_MS;
-        }
-        if (verdict.report != RESPAWN_FOLD) {
-            log_error("cannot start %s: %s; trying again in %lldms attempts=%u", child->name,
-                      error.ptr, (long long)verdict.delay_ms, verdict.deaths);
-        }
         instance->start_error = buf_take(&error);
-        child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
+        child_start_failed(child, &instance->slot->respawn, instance->start_error);
     }
     buf_release(&error);
 }
@@ -703,23 +684,6 @@ tell_death(const struct instance *instance, const struct child_death *death,
 }
 
 static void
-tell_departure(const struct instance *instance, const struct child_death *death)
-{
-    char how[CHILD_DEATH_TEXT_MAX];
-    struct buf facts = {0};
-
-    if (!child_departed(death)) {
-        death_add_facts(death->record, &facts);
-        deaths_add(master_of(instance)->board, death->record, 1);
-    }
-    child_describe_status(death->status, how);
-    log_info("%s left pid=%d %s uptime=%lldms%s%s%s", instance->child.name, (int)death->pid, how,
-             (long long)death->uptime_ms, death->ours != NULL ? " killed_for=" : "",
-             death->ours != NULL ? death->ours : "", facts.ptr != NULL ? facts.ptr : "");
-    buf_release(&facts);
-}
-
-static void
 complete_record(const struct instance *instance, struct board_death *record)
 {
     const char *last = line_log_last(&instance->output.lines, 0);
@@ -744,7 +708,7 @@ on_death(struct child *child, const struct child_death *death)
     child->pid = 0;
     complete_record(instance, death->record);
     if (instance->leaving) {
-        tell_departure(instance, death);
+        child_tell_departure(child, death);
         app_on_gone(instance);
         return;
     }
@@ -755,8 +719,7 @@ on_death(struct child *child, const struct child_death *death)
         app_on_gone(instance);
         return;
     }
-    struct respawn_verdict verdict = respawn_after_death(&instance->slot->respawn, clock_mono_ms(),
-                                                         death->ready_ms, random_number());
+    struct respawn_verdict verdict = child_next_life(&instance->slot->respawn, death->ready_ms);
     deaths_add(master_of(instance)->board, death->record, verdict.deaths);
     tell_death(instance, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

@@ -7,6 +7,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,6 +337,19 @@ lane_set_close_own(struct lane_set *set)
             listen_address_close(address);
         }
     }
+}
+
+bool
+lane_count_waiting(const struct lane *lane, uint32_t *ret_count)
+{
+    struct tcp_info info = {.tcpi_state = 0};
+    socklen_t size = sizeof(info);
+
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == -1) {
+        return false;
+    }
+    *ret_count = info.tcpi_unacked; /* tcp(7): of a listener it is the length of its queue */
+    return true;
 }
 
 void

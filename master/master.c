@@ -204,6 +204,7 @@ master_stop(struct master *master, bool quick)
     int64_t graceful_ms = master->config->master.graceful_timeout_ms;
     uint32_t workers = slots_ready_count(master);
     upgrade_cancel(master);
+    reload_stop(master); /* with the addresses that it prepared: nobody will ever accept there */
     master->phase = phase;
     notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
                 (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);

@@ -7,11 +7,8 @@
 #include "master/progress_watch.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "config/base/clock.h"
@@ -95,17 +92,6 @@ tell_hang(const struct worker_child *worker, int64_t now_ms)
 
 /* ---- a look ---------------------------------------------------------------------------------- */
 
-/* Connections that wait to be accepted (tcp(7): TCP_INFO of a listener). */
-static bool
-has_queue(int listener_fd)
-{
-    struct tcp_info info;
-    socklen_t size = sizeof(info);
-
-    return getsockopt(listener_fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           info.tcpi_unacked > 0;
-}
-
 /* Which slots have connections waiting. What all workers poll needs no lender. */
 static void
 look_at_queues(const struct master *master, bool ret_queued[BOARD_SLOTS_MAX])
@@ -114,9 +100,10 @@ look_at_queues(const struct master *master, bool ret_queued[BOARD_SLOTS_MAX])
         const struct listen_address *address = listen_address_from(node);
         for (size_t i = 0; i < address->lane_count; i++) {
             const struct lane *lane = &address->lanes[i];
+            uint32_t waiting;
             if (lane->home != LANE_SHARED && lane->owner < BOARD_SLOTS_MAX &&
-                !ret_queued[lane->owner] && has_queue(lane->fd)) {
-                ret_queued[lane->owner] = true;
+                !ret_queued[lane->owner] && lane_count_waiting(lane, &waiting)) {
+                ret_queued[lane->owner] = waiting > 0;
             }
         }
     }

@@ -5,12 +5,9 @@
  */
 #include "master/scaling.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "config/base/clock.h"
 #include "config/base/log.h"
@@ -73,17 +70,16 @@ measure_workers(struct master *master, struct adapt_sample *sample)
     scaling->looked_us = now_us;
 }
 
-/* tcp(7): of a listening socket tcpi_unacked is the length of its accept queue. Other sockets only
- * tell whether somebody waits; all workers poll those, so nobody came: that is many. */
+/* Sockets that are not TCP only tell whether somebody waits; all workers poll those, so nobody
+ * came: that is many. */
 static uint32_t
 waiting_at(const struct lane *lane, uint32_t many)
 {
-    struct tcp_info info = {.tcpi_state = 0};
-    socklen_t size = sizeof(info);
     struct pollfd queue = {.fd = lane->fd, .events = POLLIN};
+    uint32_t count;
 
-    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
-        return info.tcpi_unacked;
+    if (lane_count_waiting(lane, &count)) {
+        return count;
     }
     return poll(&queue, 1, 0) == 1 ? many : 0;
 }

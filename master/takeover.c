@@ -549,29 +549,47 @@ takeover_finish(struct takeover *takeover, struct master *master)
     }
 }
 
+int
+takeover_execute(const struct state *state, int state_fd, const char *program,
+                 const struct config_args *args)
+{
+    const char *name = program != NULL ? TAKEOVER_VARIABLE : TAKEOVER_BACK_VARIABLE;
+    bool cloexec = false;
+    size_t count = 0;
+
+    while (args->envp[count] != NULL) {
+        count++;
+    }
+    char **env = xcalloc(count + 2, sizeof(*env));
+    char *variable = xasprintf("%s=%d", name, state_fd);
+    memcpy(env, args->envp, count * sizeof(*env));
+    env[count] = variable; /* the last one: see proctitle.c, which wants texts without a gap */
+    int result = state_each_fd(state, close_on_exec, &cloexec);
+    result = result != 0 ? result : close_on_exec(state_fd, &cloexec);
+    if (result == 0 && program != NULL) {
+        (void)execve(program, args->argv, env);
+        result = -errno;
+    } else if (result == 0) {
+        (void)execveat(state->master->program, "", args->argv, env, AT_EMPTY_PATH);
+        result = -errno;
+    }
+    cloexec = true;
+    (void)state_each_fd(state, close_on_exec, &cloexec);
+    (void)close_on_exec(state_fd, &cloexec);
+    free(variable);
+    free(env);
+    return result;
+}
+
 void
 takeover_give_back(struct takeover *takeover, const struct config_args *args)
 {
-    char variable[sizeof(TAKEOVER_BACK_VARIABLE) + 16];
-    bool wanted = false;
-    size_t count = 0;
-
     if (takeover->state_fd == -1 || takeover->returned || takeover->state.master->program == -1) {
         return;
     }
     log_error("narwhal " NARWHAL_VERSION " cannot take over: back to narwhal %s",
               takeover->state.master->version);
-    while (args->envp[count] != NULL) {
-        count++;
-    }
-    char **env = xcalloc(count + 2, sizeof(*env));
-    memcpy(env, args->envp, count * sizeof(*env));
-    (void)snprintf(variable, sizeof(variable), TAKEOVER_BACK_VARIABLE "=%d", takeover->state_fd);
-    env[count] = variable;
-    (void)state_each_fd(&takeover->state, close_on_exec, &wanted);
-    (void)close_on_exec(takeover->state_fd, &wanted);
-    (void)execveat(takeover->state.master->program, "", args->argv, env, AT_EMPTY_PATH);
+    int result = takeover_execute(&takeover->state, takeover->state_fd, NULL, args);
     log_error("cannot execute narwhal %s again: %s; the workers finish what is open and leave",
-              takeover->state.master->version, strerror(errno));
-    free(env);
+              takeover->state.master->version, strerror(-result));
 }

@@ -42,5 +42,9 @@ int takeover_board(struct takeover *takeover, struct master *master);
 int takeover_restore(struct takeover *takeover, struct master *master);
 /* The master stands: there is no way back any more. */
 void takeover_finish(struct takeover *takeover, struct master *master);
+/* Executes a program with the state; NULL: the one that made the state, which gets it back. Returns
+ * only when that fails: a negative errno, and nothing has changed. */
+int takeover_execute(const struct state *state, int state_fd, const char *program,
+                     const struct config_args *args);
 /* Executes the old program again. Returns only when there is none or it cannot be executed. */
 void takeover_give_back(struct takeover *takeover, const struct config_args *args);

@@ -426,43 +426,6 @@ upgrade_check_main(const char *text, const struct config_args *args)
 
 /* ---- the exec -------------------------------------------------------------------------------- */
 
-/* The standard three stay as they are. */
-static int
-pass_on(int fd, void *context)
-{
-    const bool *cloexec = context;
-
-    return fd <= STDERR_FILENO ? 0 : fd_set_cloexec(fd, *cloexec);
-}
-
-static int
-execute(struct master *master, const struct state *state, int state_fd)
-{
-    const struct config_args *args = master->args;
-    bool cloexec = false;
-    char variable[sizeof(TAKEOVER_VARIABLE) + 16];
-    size_t count = 0;
-    int result;
-
-    while (args->envp[count] != NULL) {
-        count++;
-    }
-    char **env = xcalloc(count + 2, sizeof(*env));
-    memcpy(env, args->envp, count * sizeof(*env));
-    (void)snprintf(variable, sizeof(variable), TAKEOVER_VARIABLE "=%d", state_fd);
-    env[count] = variable; /* the last one: see proctitle.c, which wants texts without a gap */
-    result = state_each_fd(state, pass_on, &cloexec);
-    result = result != 0 ? result : pass_on(state_fd, &cloexec);
-    if (result == 0) {
-        (void)execve(master->upgrade.program, args->argv, env);
-        result = -errno;
-    }
-    cloexec = true;
-    (void)state_each_fd(state, pass_on, &cloexec);
-    free(env);
-    return result;
-}
-
 static void
 leave(struct master *master)
 {
@@ -473,7 +436,7 @@ leave(struct master *master)
 
     if (state_fd >= 0) {
         log_debug("upgrade: executing %s", master->upgrade.program);
-        result = execute(master, &state, state_fd);
+        result = takeover_execute(&state, state_fd, master->upgrade.program, master->args);
         fd_close(&state_fd);
     }
     state_release(&state);

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -212,16 +211,6 @@ life_begin(struct worker_child *worker)
     return 0;
 }
 
-static uint32_t
-random_number(void)
-{
-    uint32_t number = 0;
-
-    /* Without any randomness the delay is merely not spread. */
-    (void)!getrandom(&number, sizeof(number), GRND_NONBLOCK);
-    return number;
-}
-
 void
 worker_child_start(struct worker_child *worker)
 {
@@ -234,17 +223,10 @@ worker_child_start(struct worker_child *worker)
         worker_child_send_settings(worker);
         return;
     }
-    struct respawn_verdict verdict =
-        respawn_after_death(&worker->slot->respawn, clock_mono_ms(), 0, random_number());
-    if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
-        verdict.delay_ms = RESPAWN_FIRST_DELAY_MS; /* what is missing is not there at once */
-    }
-    if (verdict.report != RESPAWN_FOLD) {
-        log_error("cannot start %s: %s%s; trying again in %lldms attempts=%u", child->name,
-                  strerror(-result), child_start_hint(-result), (long long)verdict.delay_ms,
-                  verdict.deaths);
-    }
-    child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
+    struct buf why = {0};
+    buf_addf(&why, "%s%s", strerror(-result), child_start_hint(-result));
+    child_start_failed(child, &worker->slot->respawn, why.ptr);
+    buf_release(&why);
 }
 
 static void
@@ -281,24 +263,6 @@ tell_death(const struct worker_child *worker, const struct child_death *death,
 }
 
 static void
-tell_departure(const struct worker_child *worker, const struct child_death *death)
-{
-    char how[CHILD_DEATH_TEXT_MAX];
-    struct buf facts = {0};
-
-    if (!child_departed(death)) {
-        death_add_facts(death->record, &facts);
-        deaths_add(worker->child.master->board, death->record, 1);
-    }
-    child_describe_status(death->status, how);
-    log_info("%s left pid=%d %s generation=%u uptime=%lldms%s%s%s", worker->child.name,
-             (int)death->pid, how, worker->generation, (long long)death->uptime_ms,
-             death->ours != NULL ? " killed_for=" : "", death->ours != NULL ? death->ours : "",
-             facts.ptr != NULL ? facts.ptr : "");
-    buf_release(&facts);
-}
-
-static void
 complete_record(const struct worker_child *worker, struct board_death *record)
 {
     record->slot = worker->slot->number;
@@ -321,7 +285,7 @@ on_death(struct child *child, const struct child_death *death)
     complete_record(worker, death->record);
     life_end(worker);
     if (worker->leaving) {
-        tell_departure(worker, death);
+        child_tell_departure(child, death);
         slot_on_gone(master, worker);
         return;
     }
@@ -332,8 +296,7 @@ on_death(struct child *child, const struct child_death *death)
         slot_on_gone(master, worker);
         return;
     }
-    struct respawn_verdict verdict = respawn_after_death(&worker->slot->respawn, clock_mono_ms(),
-                                                         death->ready_ms, random_number());
+    struct respawn_verdict verdict = child_next_life(&worker->slot->respawn, death->ready_ms);
     deaths_add(master->board, death->record, verdict.deaths);
     tell_death(worker, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

@@ -299,3 +299,26 @@ def test_stop_while_a_new_application_boots():
         narwhal.signal(signal.SIGHUP)
         assert client.get(narwhal.address).text.strip() == "one"
         narwhal.stop()
+
+
+def test_stop_lets_go_of_what_a_reload_has_prepared():
+    """The new socket listens already, and nobody would ever accept there."""
+    root = {"route:hello": {"path": "/", "static": "root"}}
+    with Narwhal({**root, "master": {"graceful_timeout": "60s"}},
+                 files={"root/big": bytes(9 << 20)}) as narwhal:
+        more = narwhal.path("more.sock")
+        with client.Client(narwhal.address, receive_buffer=4096) as download:
+            download.send(client.encode("GET", "/big"))
+            download.take(100)
+            narwhal.write({"master": {"graceful_timeout": "60s",
+                                      "bind": ["127.0.0.1:0", f"unix:{more}"]},
+                           "backend:app": {"command": "sleep 1000", "listen": "port"},
+                           "route:app": {"path": "/app", "backend": "app"}, **root})
+            narwhal.signal(signal.SIGHUP)
+            narwhal.wait_log("the reload waits for the applications of new backends")
+            assert os.path.exists(more)
+            narwhal.signal(signal.SIGTERM)
+            narwhal.wait_log("stopping gracefully")
+            assert not os.path.exists(more)
+            assert narwhal.process.poll() is None, "the download is not over"
+        narwhal.wait_exit()
