@@ -200,12 +200,15 @@ def test_requests_that_wait_for_an_instance_which_a_reload_replaces():
                                    in narwhal.status()["backends"][0]["servers"]) == 3,
                        "the requests to be on their way")
             narwhal.expect_error("instance app/0 died")
+            narwhal.expect_error("request failed status=502")
             os.kill(old, signal.SIGKILL)
             wait_until(lambda: [pid for pid in narwhal.instances() if pid != old], "the next one")
             os.unlink(narwhal.path("slow"))
             narwhal.reload()
-            for waiting in clients:
-                assert waiting.response().status == 200
+            statuses = [waiting.response().status for waiting in clients]
+            # The one on a connection that was accepted saw it break, and may have come into the
+            # queue by its second and last attempt.
+            assert statuses.count(200) >= 2 and set(statuses) <= {200, 502}, statuses
 
 
 def test_signals_in_a_burst_are_all_the_same_reload():
