@@ -20,7 +20,11 @@ main(void)
         "|---|---|");
 #define SIGNAL(name, action, documentation) (void)puts("| SIG" #name " | " documentation " |");
 #include "master/signals.def"
-    (void)puts("\nSIGPIPE is ignored. A worker that loses its master finishes its requests and "
-               "leaves; an app instance\ngets SIGTERM.");
+    (void)puts(
+        "\nSIGPIPE is ignored. A worker that loses its master finishes its requests and "
+        "leaves; an app instance\ngets SIGTERM. A worker that gets SIGTERM itself has the "
+        "master put a successor in its place, and\nleaves then. Signals that are sent at the "
+        "same moment have no order: the kernel hands them over by their\nnumbers, so let a "
+        "line of the log confirm one before the next is sent.");
     return 0;
 }
