@@ -17,6 +17,7 @@ blackbox_test(proxy)
 blackbox_test(proxy_failures)
 # Alone, because it promises two seconds, and because it builds with all CPUs.
 blackbox_test(quickstart SLOW SERIAL TIMEOUT 500)
+blackbox_test(random_events SLOW TIMEOUT 300)
 blackbox_test(recycle SLOW TIMEOUT 300)
 blackbox_test(reframing)
 blackbox_test(reload)
