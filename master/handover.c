@@ -158,8 +158,11 @@ on_untold(const struct channel_message *message, void *context)
         break;
     case CHANNEL_DRAIN:
     case CHANNEL_QUIT:
-        if (worker->state == CHILD_DRAINING) {
-            worker->state = worker->ready_since_ms > 0 ? CHILD_READY : CHILD_STARTING;
+        if (worker->state == CHILD_DRAINING && worker->ready_since_ms > 0) {
+            worker->state = CHILD_READY;
+            worker->deadline_ms = CHILD_NO_DEADLINE; /* it has none in that state */
+        } else if (worker->state == CHILD_DRAINING) {
+            worker->state = CHILD_STARTING;
         }
         break;
     default:
