@@ -24,6 +24,9 @@
 #define SETTING_FIELD_LEVEL(key) enum log_level key;
 #define SETTING_FIELD_BALANCE(key) enum balance key;
 #define SETTING_FIELD_LISTEN(key) enum listen_mode key;
+#define SETTING_FIELD_PROXY(key) enum proxy_version key;
+#define SETTING_FIELD_TOLD(key) enum told_by key;
+#define SETTING_FIELD_NETWORKS(key) struct network_list key;
 #define SETTING_FIELD_TARGET(key) struct log_target key;
 #define SETTING_FIELD_ADDRESSES(key) struct address_list key;
 #define SETTING_FIELD_SERVERS(key) struct server_list key;

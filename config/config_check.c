@@ -480,6 +480,35 @@ is_host_name(const char *host)
     }
 }
 
+/* NAME or NAME:PORT, as a Host field has it. */
+static void
+check_backend_host(const struct check *check, size_t index)
+{
+    const char *host = check->config->backends[index].host;
+    struct spot spot = {SETTING_BACKEND, index, "host", 0};
+    const char *port;
+
+    if (host == NULL) {
+        return;
+    }
+    const char *colon = strrchr(host, ':');
+    bool has_port = colon != NULL && strchr(colon, ']') == NULL;
+    char *name = xstrndup(host, has_port ? (size_t)(colon - host) : strlen(host));
+    port = has_port ? colon + 1 : "0";
+    bool is_ok = is_host_name(name) && name[0] != '*' && port[0] != '\0' && strlen(port) <= 5 &&
+                 strspn(port, "0123456789") == strlen(port) && atoi(port) <= 65535;
+    free(name);
+    if (!is_ok) {
+        struct buf quoted = {0};
+        value_quote(host, &quoted);
+        fail(check, &spot,
+             "%s is no host; allowed are a.example, an IPv4 address and [IPV6], each with :PORT if "
+             "wanted",
+             quoted.ptr);
+        buf_release(&quoted);
+    }
+}
+
 static char *
 lower_text(const char *text)
 {
@@ -621,6 +650,7 @@ config_check(const struct config *config, bool needs_route, struct config_errors
     check_access_format(&check);
     for (size_t i = 0; i < config->backend_count; i++) {
         check_backend(&check, i);
+        check_backend_host(&check, i);
     }
     check_routes(&check, needs_route);
 }

@@ -27,6 +27,9 @@
 #define MEMBER_LEVEL(key) key
 #define MEMBER_BALANCE(key) key
 #define MEMBER_LISTEN(key) key
+#define MEMBER_PROXY(key) key
+#define MEMBER_TOLD(key) key
+#define MEMBER_NETWORKS(key) key
 #define MEMBER_TARGET(key) key
 #define MEMBER_ADDRESSES(key) key
 #define MEMBER_SERVERS(key) key

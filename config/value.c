@@ -196,6 +196,11 @@ static const char *const listen_names[] = {
     [LISTEN_AUTO] = "auto", [LISTEN_FD] = "fd",         [LISTEN_SOCKET] = "socket",
     [LISTEN_PORT] = "port", [LISTEN_MODE_COUNT] = NULL,
 };
+static const char *const proxy_names[] = {
+    [PROXY_OFF] = "off", [PROXY_V1] = "v1", [PROXY_V2] = "v2", [PROXY_VERSION_COUNT] = NULL};
+static const char *const told_names[] = {[TOLD_BY_X_FORWARDED] = "x_forwarded",
+                                         [TOLD_BY_FORWARDED] = "forwarded",
+                                         [TOLD_BY_COUNT] = NULL};
 _Static_assert(sizeof(level_names) / sizeof(level_names[0]) == LOG_LEVEL_COUNT + 1,
                "a name for each level");
 
@@ -205,6 +210,8 @@ names_of(enum value_type type)
     return type == VALUE_BOOL      ? bool_names
            : type == VALUE_LEVEL   ? level_names
            : type == VALUE_BALANCE ? balance_names
+           : type == VALUE_PROXY   ? proxy_names
+           : type == VALUE_TOLD    ? told_names
                                    : listen_names;
 }
 
@@ -266,6 +273,8 @@ parse_bool(const char *text, bool *ret_value)
  * store any of them. */
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned int), "enum is as wide as unsigned");
 _Static_assert(sizeof(enum balance) == sizeof(unsigned int), "enum is as wide as unsigned");
+_Static_assert(sizeof(enum proxy_version) == sizeof(unsigned int), "enum is as wide as unsigned");
+_Static_assert(sizeof(enum told_by) == sizeof(unsigned int), "enum is as wide as unsigned");
 _Static_assert(sizeof(enum listen_mode) == sizeof(unsigned int), "enum is as wide as unsigned");
 
 static unsigned int
@@ -559,6 +568,22 @@ parse_texts_item(const char *text, struct text_list *list)
     return NULL;
 }
 
+static char *
+parse_networks_item(const char *text, struct network_list *list)
+{
+    struct network network;
+
+    if (list->count == VALUE_LIST_MAX) {
+        return list_full_error(text);
+    }
+    char *error = network_parse(text, &network);
+    if (error == NULL) {
+        list->item = xrealloc(list->item, (list->count + 1) * sizeof(*list->item));
+        list->item[list->count++] = network;
+    }
+    return error;
+}
+
 /* ---- one interface ------------------------------------------------------------------------- */
 
 /* A control byte in a value could start a second line in a log or a second field in a response. */
@@ -605,6 +630,8 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
+    case VALUE_PROXY:
+    case VALUE_TOLD:
         return parse_enum(type, text, field);
     case VALUE_TARGET:
         return parse_target(rules, text, field);
@@ -614,6 +641,8 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
         return parse_servers_item(text, field);
     case VALUE_TEXTS:
         return parse_texts_item(text, field);
+    case VALUE_NETWORKS:
+        return parse_networks_item(text, field);
     case VALUE_PATTERN:
         return parse_pattern(text, field);
     case VALUE_REDIRECT:
@@ -630,7 +659,8 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
 bool
 value_is_list(enum value_type type)
 {
-    return type == VALUE_ADDRESSES || type == VALUE_SERVERS || type == VALUE_TEXTS;
+    return type == VALUE_ADDRESSES || type == VALUE_SERVERS || type == VALUE_TEXTS ||
+           type == VALUE_NETWORKS;
 }
 
 size_t
@@ -645,6 +675,8 @@ value_count(enum value_type type, const void *field)
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
+    case VALUE_PROXY:
+    case VALUE_TOLD:
     case VALUE_TARGET:
         return 1;
     case VALUE_TEXT:
@@ -656,6 +688,8 @@ value_count(enum value_type type, const void *field)
         return ((const struct server_list *)field)->count;
     case VALUE_TEXTS:
         return ((const struct text_list *)field)->count;
+    case VALUE_NETWORKS:
+        return ((const struct network_list *)field)->count;
     case VALUE_PATTERN:
         return ((const struct path_pattern *)field)->path == NULL ? 0 : 1;
     case VALUE_REDIRECT:
@@ -705,6 +739,8 @@ value_print(enum value_type type, const void *field, size_t index, struct buf *o
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
+    case VALUE_PROXY:
+    case VALUE_TOLD:
         buf_add_text(out, names_of(type)[enum_load(field)]);
         break;
     case VALUE_TARGET: {
@@ -720,6 +756,9 @@ value_print(enum value_type type, const void *field, size_t index, struct buf *o
         break;
     case VALUE_TEXTS:
         buf_add_text(out, ((const struct text_list *)field)->item[index]);
+        break;
+    case VALUE_NETWORKS:
+        network_print(&((const struct network_list *)field)->item[index], out);
         break;
     case VALUE_PATTERN: {
         const struct path_pattern *pattern = field;
@@ -778,6 +817,8 @@ value_release(enum value_type type, void *field)
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
+    case VALUE_PROXY:
+    case VALUE_TOLD:
         memset(field, 0, sizeof(unsigned int));
         return;
     case VALUE_TEXT:
@@ -809,6 +850,12 @@ value_release(enum value_type type, void *field)
         }
         free(list->item);
         *list = (struct text_list){0};
+        return;
+    }
+    case VALUE_NETWORKS: {
+        struct network_list *list = field;
+        free(list->item);
+        *list = (struct network_list){0};
         return;
     }
     case VALUE_PATTERN: {
@@ -857,6 +904,8 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
+    case VALUE_PROXY:
+    case VALUE_TOLD:
         print_names(names_of(type), out);
         return;
     case VALUE_TARGET:
@@ -872,6 +921,9 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
         return;
     case VALUE_TEXTS:
         buf_add_text(out, "a text; may be repeated");
+        return;
+    case VALUE_NETWORKS:
+        buf_add_text(out, "ADDRESS, ADDRESS/BITS or unix; may be repeated");
         return;
     case VALUE_PATTERN:
         buf_add_text(out, "/PATH or =/PATH");

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "config/network.h"
+
 struct buf;
 
 /* ---- addresses ----------------------------------------------------------------------------- */
@@ -59,6 +61,12 @@ enum balance { BALANCE_LEAST_BUSY = 0, BALANCE_ROUND_ROBIN, BALANCE_HASH, BALANC
 /* How an app instance gets its listening socket. */
 enum listen_mode { LISTEN_AUTO = 0, LISTEN_FD, LISTEN_SOCKET, LISTEN_PORT, LISTEN_MODE_COUNT };
 
+/* How a server is told who the client is, before the first request (PROXY protocol). */
+enum proxy_version { PROXY_OFF = 0, PROXY_V1, PROXY_V2, PROXY_VERSION_COUNT };
+
+/* Which fields of a trusted peer are believed. */
+enum told_by { TOLD_BY_X_FORWARDED = 0, TOLD_BY_FORWARDED, TOLD_BY_COUNT };
+
 /* Where a log goes. */
 enum target_kind { TARGET_OFF = 0, TARGET_STDOUT, TARGET_STDERR, TARGET_FILE };
 
@@ -96,10 +104,13 @@ enum value_type {
     VALUE_LEVEL,     /* enum log_level */
     VALUE_BALANCE,   /* enum balance */
     VALUE_LISTEN,    /* enum listen_mode */
+    VALUE_PROXY,     /* enum proxy_version */
+    VALUE_TOLD,      /* enum told_by */
     VALUE_TARGET,    /* struct log_target */
     VALUE_ADDRESSES, /* struct address_list */
     VALUE_SERVERS,   /* struct server_list */
     VALUE_TEXTS,     /* struct text_list */
+    VALUE_NETWORKS,  /* struct network_list */
     VALUE_PATTERN,   /* struct path_pattern */
     VALUE_REDIRECT,  /* struct redirect */
     VALUE_RESPOND,   /* struct respond */

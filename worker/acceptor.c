@@ -179,7 +179,7 @@ accept_one(struct lane *lane)
         return false;
     }
     peer_from_sockaddr(&peer, (const struct sockaddr *)&address, length);
-    if (per_client > 0 && peer.family != PEER_UNIX) {
+    if (per_client > 0 && peer.family != PEER_UNIX && !conn_expects_preface(worker, &peer)) {
         int result = client_counts_add(&worker->client_counts, &peer, per_client);
         if (result == -EDQUOT) {
             turn_away(worker, fd, &peer, &worker->acceptor.client_full);

@@ -3,6 +3,8 @@
  * Client connections: reading requests, handing them to actions, sending what they answer, and
  * ending well. Runs in workers.
  *
+ *   open --> PREFACE (only of proxy_protocol_from) --PROXY header--> IDLE; bad: CLOSED
+ *
  *              +------------------ next request ------------------+
  *              v                                                   |
  *   open --> IDLE --first byte--> HEAD --head complete--> BUSY ----+
@@ -40,8 +42,10 @@
 #include "worker/action.h"
 #include "worker/exchange.h"
 #include "worker/exchange_private.h"
+#include "worker/forwarded.h"
 #include "worker/http/target.h"
 #include "worker/live.h"
+#include "worker/proxy_protocol.h"
 #include "worker/worker_private.h"
 
 /* While a request is being answered at most this much of what the client sends ahead is taken. */
@@ -60,6 +64,7 @@ static const char *const state_names[CONN_STATE_COUNT] = {
 
 #define TO(name) (1u << CONN_##name)
 static const unsigned legal_next[CONN_STATE_COUNT] = {
+    [CONN_PREFACE] = TO(IDLE) | TO(FINISH) | TO(CLOSED),
     [CONN_IDLE] = TO(HEAD) | TO(BUSY) | TO(FINISH) | TO(CLOSED),
     [CONN_HEAD] = TO(BUSY) | TO(FINISH) | TO(CLOSED),
     [CONN_BUSY] = TO(IDLE) | TO(FINISH) | TO(TUNNEL) | TO(CLOSED),
@@ -126,12 +131,13 @@ conn_log(const struct conn *conn, int level, const char *format, ...)
     (void)peer_format(&conn->peer, client);
     if (conn->exchange != NULL) {
         const struct exchange *exchange = conn->exchange;
+        (void)peer_format(&exchange->client, client);
         struct str method = span_str(exchange->head->method_text, exchange->base);
         struct str target = span_str(exchange->head->target, exchange->base);
         struct str host = span_str(exchange->head->authority, exchange->base);
         int shown = target.len < 300 ? (int)target.len : 300;
         log_write((enum log_level)level, "%s client=%s:%u request=\"%.*s %.*s\" host=\"%.*s\"",
-                  text, client, conn->peer.port, STR_ARG(method), shown, target.ptr,
+                  text, client, exchange->client.port, STR_ARG(method), shown, target.ptr,
                   host.len < 100 ? (int)host.len : 100, host.ptr);
     } else {
         log_write((enum log_level)level, "%s client=%s:%u", text, client, conn->peer.port);
@@ -147,7 +153,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     log_debug("connection %s -> %s fd=%d", state_names[conn->state], state_names[state],
               conn->stream.io.fd);
     conn->state = (uint8_t)state;
-    if (state == CONN_HEAD) {
+    if (state == CONN_HEAD || state == CONN_PREFACE) {
         /* A total for the head, from its first byte: drip-feeding does not move it. */
         deadline_set(&conn->deadline, worker->loop, worker->now_ms,
                      worker->live->config->worker.head_timeout_ms);
@@ -289,6 +295,61 @@ keep_parser(struct conn *conn, const struct request_parser *parser)
     return true;
 }
 
+/* The client is another one than the peer that connected: it is that one's connection that
+ * connections_per_client counts. */
+static void
+take_told_client(struct conn *conn, const struct peer *client)
+{
+    struct worker *worker = conn->worker;
+    uint32_t per_client = (uint32_t)worker->live->config->worker.connections_per_client;
+    static const struct parse_error too_many = {503, "the client has too many connections",
+                                                "connections_per_client"};
+
+    conn->peer = *client;
+    if (per_client == 0 || client->family == PEER_UNIX) {
+        return;
+    }
+    int result = client_counts_add(&worker->client_counts, client, per_client);
+    conn->counted = result == 0; /* out of memory: served, and not counted */
+    if (result == -EDQUOT) {
+        refuse_head(conn, &too_many);
+    }
+}
+
+/* Proxies connect and leave to see whether narwhal is up: only one that sent something is told. */
+static void
+lose_preface(struct conn *conn, const char *how, const char *setting)
+{
+    conn_log(conn, input_has_bytes(conn) ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
+             "connection refused: no whole PROXY protocol header %s setting=%s", how, setting);
+    conn_close(conn, CLOSE_PROXY_HEADER);
+}
+
+static size_t
+serve_preface(struct conn *conn, const char *bytes, size_t len)
+{
+    struct proxy_header header;
+
+    switch (proxy_header_parse(bytes, len, &header)) {
+    case PARSE_MORE:
+        return 0;
+    case PARSE_BAD:
+        conn_log(conn, LOG_LEVEL_WARN,
+                 "connection refused: it must begin with a PROXY protocol header, and this is "
+                 "%s setting=proxy_protocol_from",
+                 header.reason);
+        conn_close(conn, CLOSE_PROXY_HEADER);
+        return 0;
+    case PARSE_OK:
+        break;
+    }
+    conn_set_state(conn, CONN_IDLE);
+    if (header.tells_client) {
+        take_told_client(conn, &header.client);
+    }
+    return header.length;
+}
+
 static size_t
 serve_head(struct conn *conn, char *bytes, size_t len)
 {
@@ -365,6 +426,9 @@ conn_serve(struct conn *conn, char *bytes, size_t len)
     while (len > 0 && conn->state != CONN_CLOSED) {
         size_t used = len;
         switch ((enum conn_state)conn->state) {
+        case CONN_PREFACE:
+            used = serve_preface(conn, bytes, len);
+            break;
         case CONN_IDLE:
             used = conn->burst < TURN_REQUESTS_MAX ? serve_head(conn, bytes, len) : 0;
             break;
@@ -464,6 +528,7 @@ advance(struct conn *conn)
         conn_set_state(conn, CONN_LINGER);
         stream_shutdown(&conn->stream);
         return true;
+    case CONN_PREFACE:
     case CONN_IDLE:
     case CONN_HEAD:
     case CONN_LINGER:
@@ -513,6 +578,7 @@ wants_read(const struct conn *conn)
     switch ((enum conn_state)conn->state) {
     case CONN_IDLE:
         return !input_has_bytes(conn);
+    case CONN_PREFACE:
     case CONN_HEAD:
     case CONN_LINGER:
         return true;
@@ -541,7 +607,7 @@ set_deadline(struct conn *conn)
     const struct worker_settings *settings = &worker->live->config->worker;
     int64_t after_ms;
 
-    if (conn->state == CONN_HEAD || conn->state == CONN_LINGER) {
+    if (conn->state == CONN_PREFACE || conn->state == CONN_HEAD || conn->state == CONN_LINGER) {
         return;
     }
     bool wants_body = conn->state == CONN_BUSY && !conn->exchange->request_done &&
@@ -598,6 +664,9 @@ on_client_eof(struct conn *conn)
 {
     conn->saw_eof = true;
     switch ((enum conn_state)conn->state) {
+    case CONN_PREFACE:
+        lose_preface(conn, "before the end of the stream", "proxy_protocol_from");
+        return;
     case CONN_IDLE:
         conn_close(conn, CLOSE_CLIENT_CLOSED);
         return;
@@ -628,7 +697,8 @@ static void
 read_client(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    struct conn_input *input = conn->state == CONN_HEAD ? conn->input : NULL;
+    struct conn_input *input =
+        conn->state == CONN_HEAD || conn->state == CONN_PREFACE ? conn->input : NULL;
     char *buffer = worker->scratch;
     size_t size = WORKER_SCRATCH_BYTES;
     size_t length = 0;
@@ -710,6 +780,9 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
     }
     conn->burst = 0;
     switch ((enum conn_state)conn->state) {
+    case CONN_PREFACE:
+        lose_preface(conn, "in time", conn->worker->draining ? "keepalive_drain" : "head_timeout");
+        return;
     case CONN_IDLE:
         if (input_has_bytes(conn)) {
             serve_input(conn);
@@ -754,6 +827,12 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
 /* ---- lifecycle --------------------------------------------------------------------------------
  */
 
+bool
+conn_expects_preface(const struct worker *worker, const struct peer *peer)
+{
+    return forwarded_trusts(&worker->live->config->worker.proxy_protocol_from, peer);
+}
+
 void
 conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
 {
@@ -773,9 +852,15 @@ conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
     conn->peer = *peer;
     conn->opened_ms = worker->now_ms;
     conn->counted = counted;
-    conn->state = CONN_IDLE;
+    conn->number = ++worker->conns_opened;
     stream_init(&conn->stream, &worker->batch, fd, on_client_io);
     deadline_init(&conn->deadline, on_conn_timeout);
+    conn->state = CONN_IDLE;
+    if (conn_expects_preface(worker, peer)) {
+        conn->state = CONN_PREFACE;
+        deadline_set(&conn->deadline, worker->loop, worker->now_ms,
+                     worker->live->config->worker.head_timeout_ms);
+    }
     list_push_back(&worker->conns, &conn->node);
     worker->conn_count++;
     board_count(&worker->me->counters.accepted, 1);
@@ -832,6 +917,7 @@ cut_of(const struct conn *conn)
         return stream_is_drained(&conn->stream) ? CONN_CUT_IDLE : CONN_CUT_REQUEST;
     case CONN_TUNNEL:
         return CONN_CUT_TUNNEL;
+    case CONN_PREFACE:
     case CONN_IDLE:
     case CONN_LINGER:
     case CONN_CLOSED:
@@ -910,5 +996,8 @@ conn_drain(struct conn *conn)
 {
     if (conn->state == CONN_IDLE) {
         conn_rearm(conn);
+    } else if (conn->state == CONN_PREFACE) {
+        deadline_set(&conn->deadline, conn->worker->loop, conn->worker->now_ms,
+                     conn->worker->live->config->worker.keepalive_drain_ms);
     }
 }

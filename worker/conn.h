@@ -18,6 +18,7 @@ struct worker;
 
 /* state, and what it waits for */
 #define CONN_STATES(X)                                                                             \
+    X(PREFACE, "the PROXY protocol header of a trusted peer")                                      \
     X(IDLE, "the first byte of a request")                                                         \
     X(HEAD, "the rest of a request head")                                                          \
     X(BUSY, "an exchange: request body, action, or the client taking the response")                \
@@ -57,6 +58,7 @@ struct conn {
     struct exchange *exchange; /* owned; NULL between requests */
     struct conn_input *input;  /* owned; NULL when nothing is kept */
     uint64_t requests;
+    uint64_t number; /* of this connection; the worker gives none twice */
     int64_t opened_ms;
     struct peer peer;
     uint8_t state;      /* enum conn_state */
@@ -69,6 +71,9 @@ struct conn {
     uint32_t pipelined; /* requests begun from the bytes of the last read */
 };
 
+/* Whether a connection of this peer begins with a PROXY protocol header: its client is not known
+ * before that. */
+bool conn_expects_preface(const struct worker *worker, const struct peer *peer);
 /* Takes the accepted socket, and serves what already arrived on it. counted: client_counts_add()
  * counted it. */
 void conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted);

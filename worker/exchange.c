@@ -17,6 +17,7 @@
 #include "config/base/log.h"
 #include "worker/action.h"
 #include "worker/exchange_private.h"
+#include "worker/forwarded.h"
 #include "worker/http/date.h"
 #include "worker/http/status.h"
 #include "worker/http/target.h"
@@ -381,6 +382,20 @@ exchange_route(struct exchange *exchange)
     exchange->route->action->start(exchange);
 }
 
+static void
+find_client(struct exchange *exchange)
+{
+    const struct worker_settings *settings = &exchange->live->config->worker;
+    const struct peer *peer = &exchange->conn->peer;
+
+    exchange->client = *peer;
+    exchange->believed = forwarded_trusts(&settings->trusted_proxies, peer);
+    if (exchange->believed) {
+        forwarded_find_client(exchange->head, exchange->base, settings->trusted_fields,
+                              &settings->trusted_proxies, peer, &exchange->client);
+    }
+}
+
 void
 exchange_begin(struct conn *conn, const struct request_head *head, const char *base)
 {
@@ -394,6 +409,7 @@ exchange_begin(struct conn *conn, const struct request_head *head, const char *b
     exchange->started_ms = worker->now_ms;
     exchange->started_real_ms = worker->now_real_ms;
     exchange->upstream_ms = -1;
+    find_client(exchange);
     board_note_request(worker->me, span_str(head->method_text, base), exchange_shown_path(exchange),
                        worker->now_ms);
     exchange->request_done =
@@ -574,7 +590,7 @@ exchange_close(struct conn *conn, int status, uint64_t body_bytes)
     }
     if (access_log_is_on(&worker->access_log)) {
         struct access_record record = {
-            .peer = &conn->peer,
+            .peer = &exchange->client,
             .head = exchange->head,
             .base = exchange->base,
             .status = status,

@@ -13,6 +13,7 @@
 #include "worker/http/chunked.h"
 #include "worker/http/head_writer.h"
 #include "worker/http/request.h"
+#include "worker/peer.h"
 
 struct conn;
 struct live;
@@ -23,6 +24,8 @@ struct exchange {
     struct live *live;         /* a reference: what this request began with */
     const struct route *route; /* of live; NULL when no route matched */
     void *state;               /* the action's */
+    struct peer client;        /* whom the request is from: the peer, or who that peer says */
+    bool believed;             /* the peer is one of trusted_proxies */
 
     /* ---- the request. The spans of head count from base; both are the worker's, and gone after
      * this turn, unless kept holds the exchange's own copy of them. */

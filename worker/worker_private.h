@@ -52,6 +52,7 @@ struct worker {
     struct acceptor acceptor;
     struct list_node conns; /* struct conn.node, all that are open */
     uint32_t conn_count;
+    uint64_t conns_opened;               /* numbers them */
     struct client_counts client_counts;  /* empty unless connections_per_client is set */
     struct list_node graveyard;          /* struct conn.node, CLOSED */
     struct list_node upstream_graveyard; /* struct upstream_conn.node */

@@ -13,6 +13,7 @@
 #include "worker/http/request.h"
 #include "worker/http/scan.h"
 #include "worker/http/target.h"
+#include "worker/forwarded.h"
 #include "worker/proxy/forward.h"
 
 static void
@@ -294,11 +295,26 @@ check_forwarded(const struct request_head *head, const char *base)
         free(normal);
         return;
     }
+    static struct network network = {.family = NETWORK_IPV4, .bits = 8, .address = {192}};
+    static const struct network_list trusted = {1, &network};
+    struct peer client = peer;
+    /* By what the request has, so that a plain file is an input of every kind. */
+    unsigned int trust = head->length % 5;
+    enum told_by told_by = trust < 3 ? TOLD_BY_X_FORWARDED : TOLD_BY_FORWARDED;
+    if (trust > 0) {
+        forwarded_find_client(head, base, told_by, &trusted, &peer, &client);
+    }
     struct forward_input input = {.head = head,
                                   .base = base,
                                   .path = {normal, normal_length},
                                   .path_rewritten = rewritten,
-                                  .peer = &peer};
+                                  .peer = &peer,
+                                  .client = &client,
+                                  .believed = trust > 0,
+                                  .told_by = told_by,
+                                  .trusted = &trusted,
+                                  .forwarded = trust % 2 == 0,
+                                  .host = STR("")};
     size_t capacity = forward_request_size_max(&input);
     char *out = malloc(capacity);
     CHECK(out != NULL);

@@ -4,6 +4,9 @@
  */
 #include "worker/proxy/forward.h"
 
+#include <string.h>
+
+#include "worker/forwarded.h"
 #include "worker/http/connection_field.h"
 #include "worker/http/target.h"
 
@@ -51,42 +54,180 @@ is_disguised(struct str name)
 
 /* Fields that narwhal writes itself, or that are its own business. */
 static bool
-is_rewritten(enum field_id id, bool believe_peer)
+is_rewritten(enum field_id id, const struct forward_input *input)
 {
+    bool keeps_x_fields = input->believed && input->told_by == TOLD_BY_X_FORWARDED;
+
     switch (id) {
     case FIELD_HOST:
     case FIELD_CONTENT_LENGTH:
     case FIELD_TRANSFER_ENCODING:
     case FIELD_EXPECT:
+    case FIELD_X_FORWARDED_FOR: /* one line of all hops */
+    case FIELD_FORWARDED:
         return true;
-    case FIELD_X_FORWARDED_FOR:
     case FIELD_X_FORWARDED_PROTO:
     case FIELD_X_FORWARDED_HOST:
+    case FIELD_X_FORWARDED_PORT:
+        return !keeps_x_fields;
     case FIELD_X_FORWARDED_PREFIX:
-    case FIELD_FORWARDED:
-        return !believe_peer;
+        return !keeps_x_fields || input->cut > 0;
     default:
         return false;
     }
 }
 
+/* ---- who the client is ------------------------------------------------------------------------
+ */
+
+/* The values of all fields of that id as one list, without the line's end. Whether there were any.
+ */
+static bool
+put_list(struct head_writer *writer, const struct forward_input *input, enum field_id id,
+         struct str name)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < input->head->field_count; i++) {
+        const struct field *field = &input->head->fields[i];
+        if (field->id == id && field->value.len > 0) {
+            head_put(writer, any ? STR(", ") : name);
+            head_put(writer, span_str(field->value, input->base));
+            any = true;
+        }
+    }
+    return any;
+}
+
+/* Appended to what a trusted peer sent; a peer on a unix socket has no address to append. */
+static void
+put_x_forwarded_for(struct head_writer *writer, const struct forward_input *input)
+{
+    bool appends = input->believed && input->told_by == TOLD_BY_X_FORWARDED;
+    const struct peer *last = appends ? input->peer : input->client;
+    char address[PEER_TEXT_MAX];
+    bool any = appends && put_list(writer, input, FIELD_X_FORWARDED_FOR, STR("X-Forwarded-For: "));
+
+    if (last->family != PEER_UNIX) {
+        size_t length = peer_format(last, address);
+        head_put(writer, any ? STR(", ") : STR("X-Forwarded-For: "));
+        head_put(writer, (struct str){address, length});
+        any = true;
+    }
+    if (any) {
+        head_put(writer, STR("\r\n"));
+    }
+}
+
+/* The port that the client asked for: behind the host's last colon, or the scheme's. */
+static void
+put_port(struct head_writer *writer, struct str host, struct str proto)
+{
+    size_t digits = 0;
+
+    while (digits < host.len && host.ptr[host.len - digits - 1] >= '0' &&
+           host.ptr[host.len - digits - 1] <= '9') {
+        digits++;
+    }
+    if (digits > 0 && digits <= 5 && digits < host.len && host.ptr[host.len - digits - 1] == ':') {
+        head_put_field(writer, STR("X-Forwarded-Port"),
+                       (struct str){host.ptr + host.len - digits, digits});
+    } else if (str_equal_nocase(proto, STR("https")) || str_equal_nocase(proto, STR("wss"))) {
+        head_put(writer, STR("X-Forwarded-Port: 443\r\n"));
+    } else {
+        head_put(writer, STR("X-Forwarded-Port: 80\r\n"));
+    }
+}
+
+static bool
+is_told(const struct forward_input *input, enum field_id id)
+{
+    return input->believed && input->told_by == TOLD_BY_X_FORWARDED &&
+           request_field(input->head, id) != NULL;
+}
+
+/* A prefix that an outer proxy has cut off stands before ours. */
+static void
+put_prefix(struct head_writer *writer, const struct forward_input *input)
+{
+    struct str outer = STR("");
+
+    if (is_told(input, FIELD_X_FORWARDED_PREFIX)) {
+        outer = span_str(request_field(input->head, FIELD_X_FORWARDED_PREFIX)->value, input->base);
+        while (outer.len > 0 && outer.ptr[outer.len - 1] == '/') {
+            outer.len--;
+        }
+    }
+    head_put(writer, STR("X-Forwarded-Prefix: "));
+    head_put(writer, outer);
+    head_put(writer, (struct str){input->path.ptr, input->cut});
+    head_put(writer, STR("\r\n"));
+}
+
+/* One element of Forwarded (RFC 7239 section 4). */
+static void
+put_hop(struct head_writer *writer, const struct peer *client, struct str host, struct str proto)
+{
+    char address[PEER_TEXT_MAX];
+
+    if (client->family == PEER_UNIX) {
+        head_put(writer, STR("for=unknown"));
+    } else {
+        bool is_ipv6 = client->family == PEER_IPV6;
+        size_t length = peer_format(client, address);
+        head_put(writer, is_ipv6 ? STR("for=\"[") : STR("for="));
+        head_put(writer, (struct str){address, length});
+        head_put(writer, is_ipv6 ? STR("]\"") : STR(""));
+    }
+    if (host.len > 0 && host.len <= FORWARDED_HOST_MAX && memchr(host.ptr, '"', host.len) == NULL &&
+        memchr(host.ptr, '\\', host.len) == NULL) {
+        head_put(writer, STR(";host=\""));
+        head_put(writer, host);
+        head_put(writer, STR("\""));
+    }
+    head_put(writer, STR(";proto="));
+    head_put(writer, proto);
+}
+
 static void
 put_forwarded(struct head_writer *writer, const struct forward_input *input)
 {
-    char client[PEER_TEXT_MAX];
-    size_t length = peer_format(input->peer, client);
-    struct str host = span_str(input->head->authority, input->base);
+    const struct request_head *head = input->head;
+    struct str authority = span_str(head->authority, input->base);
+    struct forwarded_facts facts = {STR(""), STR("")};
+    bool appends = input->believed && input->told_by == TOLD_BY_FORWARDED;
 
-    head_put_field(writer, STR("X-Forwarded-For"), (struct str){client, length});
-    head_put(writer, STR("X-Forwarded-Proto: http\r\n"));
-    if (host.len > 0) {
+    if (input->believed) {
+        forwarded_find_facts(head, input->base, input->told_by, input->trusted, &facts);
+    }
+    struct str proto = facts.proto.len > 0 ? facts.proto : STR("http");
+    struct str host = facts.host.len > 0 ? facts.host : authority;
+    put_x_forwarded_for(writer, input);
+    if (!is_told(input, FIELD_X_FORWARDED_PROTO)) {
+        head_put_field(writer, STR("X-Forwarded-Proto"), proto);
+    }
+    if (!is_told(input, FIELD_X_FORWARDED_HOST) && host.len > 0) {
         head_put_field(writer, STR("X-Forwarded-Host"), host);
     }
+    if (!is_told(input, FIELD_X_FORWARDED_PORT)) {
+        put_port(writer, host, proto);
+    }
     if (input->cut > 0) {
-        head_put_field(writer, STR("X-Forwarded-Prefix"),
-                       (struct str){input->path.ptr, input->cut});
+        put_prefix(writer, input);
+    }
+    if (appends && put_list(writer, input, FIELD_FORWARDED, STR("Forwarded: "))) {
+        head_put(writer, STR(", "));
+        put_hop(writer, input->peer, authority, STR("http"));
+        head_put(writer, STR("\r\n"));
+    } else if (input->forwarded) {
+        head_put(writer, STR("Forwarded: "));
+        put_hop(writer, input->client, host, proto);
+        head_put(writer, STR("\r\n"));
     }
 }
+
+/* ---- heads ------------------------------------------------------------------------------------
+ */
 
 bool
 forward_asks_upgrade(const struct request_head *head, const char *base)
@@ -99,33 +240,33 @@ forward_asks_upgrade(const struct request_head *head, const char *base)
 size_t
 forward_request_size_max(const struct forward_input *input)
 {
-    return (size_t)input->head->length + 4 * input->path.len + input->head->authority.len + 512 +
-           4 * (size_t)input->head->field_count;
+    /* What is passed on, which holds the lists too; the path, encoded, and its prefix; the
+     * authority as X-Forwarded-Host; two hosts that are told; and what has a fixed length. */
+    return (size_t)input->head->length + 4 * input->path.len + input->head->authority.len +
+           input->host.len + 2 * FORWARDED_HOST_MAX + 768 + 4 * (size_t)input->head->field_count;
 }
 
 void
 forward_request_head(struct head_writer *writer, const struct forward_input *input)
 {
     const struct request_head *head = input->head;
-    bool believe_peer = input->peer->family == PEER_UNIX;
 
     head_put(writer, span_str(head->method_text, input->base));
     head_put(writer, STR(" "));
     put_target(writer, input);
     head_put(writer, STR(" HTTP/1.1\r\n"));
-    head_put_field(writer, STR("Host"), span_str(head->authority, input->base));
+    head_put_field(writer, STR("Host"),
+                   input->host.len > 0 ? input->host : span_str(head->authority, input->base));
     for (size_t i = 0; i < head->field_count; i++) {
         const struct field *field = &head->fields[i];
-        if (!is_rewritten(field->id, believe_peer) &&
+        if (!is_rewritten(field->id, input) &&
             !(field->id == FIELD_OTHER && is_disguised(span_str(field->name, input->base))) &&
             !field_is_hop_by_hop(field, head->fields, head->field_count, input->base)) {
             head_put_field(writer, span_str(field->name, input->base),
                            span_str(field->value, input->base));
         }
     }
-    if (!believe_peer) {
-        put_forwarded(writer, input);
-    }
+    put_forwarded(writer, input);
     if (head->framing == BODY_LENGTH) {
         head_put_number_field(writer, STR("Content-Length"), head->content_length);
     } else if (head->framing == BODY_CHUNKED) {

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "config/network.h"
+#include "config/value.h"
 #include "worker/http/head_writer.h"
 #include "worker/http/request.h"
 #include "worker/http/response.h"
@@ -16,10 +18,16 @@
 struct forward_input {
     const struct request_head *head;
     const char *base;
-    struct str path;     /* normal form */
-    bool path_rewritten; /* send path instead of the target's */
-    size_t cut;          /* strip_prefix: bytes of path that the server does not see */
-    const struct peer *peer;
+    struct str path;           /* normal form */
+    bool path_rewritten;       /* send path instead of the target's */
+    size_t cut;                /* strip_prefix: bytes of path that the server does not see */
+    const struct peer *peer;   /* who connected */
+    const struct peer *client; /* whom the request is from; peer itself, or told by it */
+    bool believed;             /* the peer is a trusted proxy */
+    enum told_by told_by;
+    const struct network_list *trusted;
+    struct str host; /* Host for the server; empty: the client's own */
+    bool forwarded;  /* write Forwarded too */
 };
 
 /* Whether the server is asked to switch protocols. Any token passes but h2c: a raw HTTP/2
@@ -28,9 +36,9 @@ bool forward_asks_upgrade(const struct request_head *head, const char *base);
 /* Most bytes that forward_request_head() writes. */
 size_t forward_request_size_max(const struct forward_input *input);
 /* Request line and all fields up to the empty line. Hop-by-hop fields are left out, framing is the
- * parsed one, X-Forwarded-For, -Proto, -Host (and -Prefix) say what narwhal saw, whatever the
- * client said; only a peer on a unix socket, which is another proxy on this machine, is believed.
- */
+ * parsed one. X-Forwarded-For, -Proto, -Host, -Port (and -Prefix), and Forwarded where it is
+ * wanted, say what narwhal saw, whatever the client said. A trusted peer's fields, of the kind that
+ * is believed, are kept, and its own address is appended; the other kind is written from them. */
 void forward_request_head(struct head_writer *writer, const struct forward_input *input);
 
 /* Status line and the server's fields without hop-by-hop ones and framing; no empty line.

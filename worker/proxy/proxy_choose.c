@@ -21,7 +21,7 @@
 static uint64_t
 hash_of_client(const struct proxy *proxy)
 {
-    const struct peer *peer = &proxy->exchange->conn->peer;
+    const struct peer *peer = &proxy->exchange->client;
 
     return hash_bytes(0, peer->address, sizeof(peer->address));
 }

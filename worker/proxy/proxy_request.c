@@ -12,7 +12,9 @@
 #include "worker/conn.h"
 #include "worker/http/chunked.h"
 #include "worker/proxy/forward.h"
+#include "worker/proxy/preface.h"
 #include "worker/proxy/upstream.h"
+#include "worker/proxy_protocol.h"
 #include "worker/worker_private.h"
 
 /* The server's time runs while it has everything, or does not take what there is for it; while the
@@ -33,6 +35,7 @@ proxy_begin_request(struct proxy *proxy)
 {
     struct exchange *exchange = proxy->exchange;
     struct stream *stream = &proxy->conn->stream;
+    const struct backend_settings *settings = proxy_settings(proxy);
     struct forward_input input = {
         .head = exchange->head,
         .base = exchange->base,
@@ -40,11 +43,17 @@ proxy_begin_request(struct proxy *proxy)
         .path_rewritten = exchange->path_rewritten,
         .cut = exchange->route->cut,
         .peer = &exchange->conn->peer,
+        .client = &exchange->client,
+        .believed = exchange->believed,
+        .told_by = exchange->live->config->worker.trusted_fields,
+        .trusted = &exchange->live->config->worker.trusted_proxies,
+        .host = str_from(settings->host != NULL ? settings->host : ""),
+        .forwarded = settings->forwarded,
     };
     size_t room = forward_request_size_max(&input);
     struct head_writer writer;
 
-    if (room > BATCH_MEMORY_BYTES) {
+    if (room > BATCH_MEMORY_BYTES - PROXY_HEADER_WRITE_MAX) {
         proxy_fail(proxy, 431, "request head becomes too large for a server", "limit_request_head");
         return;
     }
@@ -52,6 +61,7 @@ proxy_begin_request(struct proxy *proxy)
     proxy->sent_mark = stream->sent_bytes;
     /* The client's bytes may be on the batch (an earlier pipelined response): out with them. */
     stream_flush(&exchange->conn->stream);
+    preface_put(proxy);
     head_writer_init(&writer, stream_reserve(stream, room), room);
     forward_request_head(&writer, &input);
     CHECK(head_writer_ok(&writer));

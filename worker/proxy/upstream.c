@@ -114,12 +114,15 @@ struct upstream_conn *
 upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy)
 {
     struct upstream *upstream = upstream_of(worker, record);
-    struct list_node *first;
+    const struct preface_owner owner = preface_owner_of(proxy);
 
-    while ((first = list_first(&upstream->idle)) != NULL) {
-        struct upstream_conn *conn = container_of(first, struct upstream_conn, node);
+    LIST_FOR_EACH_SAFE (node, &upstream->idle) {
+        struct upstream_conn *conn = container_of(node, struct upstream_conn, node);
         if (conn->life != life_of(worker, record)) {
             end_connection(conn); /* another process answers at this record now */
+            continue;
+        }
+        if (!preface_owner_equal(&conn->owner, &owner)) {
             continue;
         }
         list_remove(&conn->node);
@@ -242,6 +245,7 @@ upstream_connect(struct worker *worker, uint32_t record, struct proxy *proxy,
     conn->upstream = upstream_of(worker, record);
     conn->proxy = proxy;
     conn->life = life;
+    conn->owner = preface_owner_of(proxy);
     conn->state = result == 0 ? UPSTREAM_ACTIVE : UPSTREAM_CONNECTING;
     list_init(&conn->node);
     stream_init(&conn->stream, &worker->batch, fd, on_upstream_io);

@@ -11,6 +11,7 @@
 
 #include "config/base/list.h"
 #include "worker/deadline.h"
+#include "worker/proxy/preface.h"
 #include "worker/stream.h"
 
 struct backend_settings;
@@ -32,7 +33,8 @@ struct upstream_conn {
     struct upstream *upstream;
     struct proxy *proxy; /* CONNECTING, ACTIVE: whom it serves; not owned */
     uint64_t requests;   /* finished on it */
-    uint32_t life;       /* of the record when it was opened: another life, another server */
+    struct preface_owner owner;
+    uint32_t life; /* of the record when it was opened: another life, another server */
     enum upstream_state state;
 };
 
@@ -47,8 +49,8 @@ void upstream_init(struct worker *worker);
 void upstream_release(struct worker *worker);
 void upstream_empty_graveyard(struct worker *worker);
 
-/* Takes an idle connection to the server of that record, most recently used first; NULL when
- * there is none. It is ACTIVE and the proxy's. */
+/* Takes an idle connection to the server of that record, most recently used first, that may be used
+ * for the proxy's client; NULL when there is none. It is ACTIVE and the proxy's. */
 struct upstream_conn *upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy);
 /* Begins a connection. *ret_conn is CONNECTING or already ACTIVE (unix). 0 or a negative errno;
  * -EAGAIN: the server's accept queue is full (unix(7)). */
