@@ -184,6 +184,31 @@ check_workers(const struct check *check)
 }
 
 static void
+check_resolver(const struct check *check)
+{
+    const struct master_settings *master = &check->config->master;
+    struct spot spot = {SETTING_MASTER, 0, "resolver", 0};
+    struct spot min = {SETTING_MASTER, 0, "resolver_ttl_min", 0};
+
+    for (spot.item = 0; spot.item < master->resolver.count; spot.item++) {
+        const struct address *address = &master->resolver.item[spot.item];
+        bool is_ipv6 = address->sa.sa_family == AF_INET6;
+        if (address->kind != ADDRESS_TCP ||
+            (is_ipv6 ? address->in6.sin6_port : address->in.sin_port) == 0 ||
+            (!is_ipv6 && address->in.sin_addr.s_addr == 0)) {
+            fail(check, &spot,
+                 "%s is no name server; it must be HOST:PORT or [IPV6]:PORT, for "
+                 "example 127.0.0.1:53",
+                 address->text);
+        }
+    }
+    if (master->resolver_ttl_min_ms > master->resolver_ttl_max_ms) {
+        fail(check, &min, "must not be above resolver_ttl_max, which is %lldms",
+             (long long)master->resolver_ttl_max_ms);
+    }
+}
+
+static void
 check_master(const struct check *check)
 {
     const struct master_settings *master = &check->config->master;
@@ -201,6 +226,7 @@ check_master(const struct check *check)
         keyed_list_add(&addresses, xstrdup(master->bind.item[bind.item].text), bind);
     }
     keyed_list_check(check, &addresses, "is there twice");
+    check_resolver(check);
     if (master->control_path != NULL && strlen(master->control_path) >= sizeof(un.sun_path)) {
         fail(check, &control,
              "the path has %zu bytes; the kernel takes at most %zu for a unix socket (unix(7))",

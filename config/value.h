@@ -17,7 +17,13 @@
 struct buf;
 
 /* ---- addresses ----------------------------------------------------------------------------- */
-enum address_kind { ADDRESS_TCP = 0, ADDRESS_UNIX, ADDRESS_FD };
+enum address_kind {
+    ADDRESS_TCP = 0,
+    ADDRESS_UNIX,
+    ADDRESS_FD,
+    ADDRESS_NAME, /* of a host: "dns:api.internal:8000" */
+    ADDRESS_SRV   /* of a service: "dns+srv:_http._tcp.api.internal" */
+};
 
 /* Longest text of an address: "unix:" and a full sun_path. */
 #define ADDRESS_TEXT_MAX 120
@@ -25,7 +31,7 @@ enum address_kind { ADDRESS_TCP = 0, ADDRESS_UNIX, ADDRESS_FD };
 struct address {
     enum address_kind kind;
     int fd;           /* ADDRESS_FD: the inherited descriptor; else -1 */
-    socklen_t length; /* of sa; 0 for ADDRESS_FD */
+    socklen_t length; /* of sa; 0 for all but ADDRESS_TCP and ADDRESS_UNIX */
     union {
         struct sockaddr sa;
         struct sockaddr_in in;
@@ -146,6 +152,11 @@ void value_print_allowed(enum value_type type, const struct value_rules *rules, 
 /* Adds text in quotes as error messages show it: shortened when long, control bytes as '?'. */
 void value_quote(const char *text, struct buf *out);
 
+/* Whether it must be resolved first. */
+bool address_is_name(const struct address *address);
+/* The name to ask for, and the port; 0 for a service, whose records have ports of their own. */
+void address_name(const struct address *address, char ret_name[ADDRESS_TEXT_MAX],
+                  uint16_t *ret_port);
 /* Reads one address: HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N. Returns as
  * value_parse() does. */
 char *address_parse(const char *text, struct address *ret_address);

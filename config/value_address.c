@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Addresses and servers as text. Numeric only: a name would have to be resolved, which blocks and
+ * Addresses and servers as text. Numeric only, but for servers (value_name.c): a name would have to be resolved, which blocks and
  * may change between two looks. "localhost" is the one exception, because everybody types it; it
  * is 127.0.0.1 here (RFC 6761 section 6.3 lets it be any loopback address). Runs in the master
  * while it loads settings and in workers while they read an image; keeps no state.
@@ -182,7 +182,10 @@ server_parse(const char *text, struct server *ret_server)
         }
     }
     char *address_text = xstrndup(text, length);
-    char *error = address_parse(address_text, &ret_server->address);
+    char *error;
+    if (!value_parse_name(address_text, &ret_server->address, &error)) {
+        error = address_parse(address_text, &ret_server->address);
+    }
     if (error == NULL && ret_server->address.kind == ADDRESS_FD) {
         error = value_error(address_text, "is no address to connect to; allowed are HOST:PORT, "
                                           "[IPV6]:PORT and unix:/PATH");

@@ -269,6 +269,10 @@ listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t
     case ADDRESS_FD:
         result = open_inherited(set, address, error);
         break;
+    case ADDRESS_NAME:
+    case ADDRESS_SRV:
+        buf_add_text(error, "it is a name"); /* address_parse() makes none */
+        break;
     }
     if (result != 0) {
         *ret_errno = result;

@@ -111,6 +111,9 @@ reconcile_stop(struct master *master)
     if (slots_any_left(master)) {
         return;
     }
+    if (resolver_child_is_left(master)) {
+        return;
+    }
     if (apps_any_left(master)) {
         if (master->phase == MASTER_STOPPING && !master->apps_stopping) {
             master->apps_stopping = true;
@@ -133,6 +136,7 @@ master_reconcile(struct master *master)
         scaling_reconcile(master);
         slots_reconcile(master);
         apps_reconcile(master);
+        resolver_child_reconcile(master);
         recycle_reconcile(master);
         reload_reconcile(master);
         upgrade_reconcile(master);
@@ -209,6 +213,7 @@ master_stop(struct master *master, bool quick)
     notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
                 (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
     slots_stop(master, quick);
+    resolver_child_stop(master);
     /* Now only what the workers hold keeps a port open, and they let go once its queue is accepted:
      * a new client is refused at once and tries elsewhere, instead of waiting in a queue that
      * nobody will serve. Nothing gives lanes out again: slots_reconcile() is for MASTER_RUNNING. */
@@ -271,6 +276,7 @@ master_reopen_logs(struct master *master)
     master->logs = logs;
     log_set_fd(logs.error_fd);
     slots_send_logs(master);
+    resolver_child_restart(master); /* it has the log of its birth */
     log_files_close(&old);
     log_info("logs reopened");
 }
@@ -420,6 +426,7 @@ master_init(struct master *master, const struct config_args *args)
     lane_set_init(&master->lanes);
     slots_init(master);
     apps_init(master);
+    resolver_child_init(master);
     reload_init(master);
     recycle_init(master);
     scaling_init(master);
@@ -446,6 +453,7 @@ master_release(struct master *master)
     if (master->loop != NULL) {
         slots_release(master);
         apps_release(master);
+        resolver_child_release(master);
         control_close(master);
         stop_watchers(master);
     }
@@ -454,6 +462,7 @@ master_release(struct master *master)
         listen_address_close(listen_address_from(node));
     }
     server_registry_release(&master->registry);
+    names_release(master);
     runtime_dir_release(&master->runtime_dir);
     pidfile_close(&master->pidfile);
     notify_close();

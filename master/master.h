@@ -18,11 +18,13 @@
 #include "master/identity.h"
 #include "master/lane.h"
 #include "master/log_files.h"
+#include "master/names.h"
 #include "master/oom_watch.h"
 #include "master/pidfile.h"
 #include "master/progress_watch.h"
 #include "master/recycle.h"
 #include "master/reload.h"
+#include "master/resolver_child.h"
 #include "master/runtime_dir.h"
 #include "master/scaling.h"
 #include "master/server_registry.h"
@@ -70,6 +72,8 @@ struct master {
     struct lane_set lanes;
     struct slot_set slots;
     struct server_registry registry;
+    struct names names;
+    struct resolver_child resolver;
     struct app_set apps;
     struct reload reload;
     struct upgrade upgrade;

@@ -246,6 +246,7 @@ commit(struct master *master, struct prepared *prepared)
                  master->workers);
     }
     master->workers = prepared->workers;
+    names_commit(master);
     apps_commit(master); /* before the old settings go: applications point into them */
     config_free(old);
     slots_send_settings(master);

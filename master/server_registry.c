@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Records by key. A key says what a record stands for: "api\nserver 127.0.0.1:9001\n0" (the last
- * number tells equal entries of one backend apart) or "api\ninstance 1\n0".
+ * number tells equal entries of one backend apart), "api\ninstance 1\n0" or, for the fourth place
+ * of a name, "api\nname dns:api.internal:8000\n3".
+ *
+ * A record of a name: FREE --address--> READY --gone from the answer--> DRAINING --no request is
+ * open, one answer later--> FREE. While nothing is resolved its first record is STARTING, so that
+ * requests wait as they do for an instance that boots.
  */
 #include "master/server_registry.h"
 
@@ -13,6 +18,7 @@
 #include "config/base/buf.h"
 #include "config/base/check.h"
 #include "config/config.h"
+#include "worker/resolver/answer.h"
 
 void
 server_registry_init(struct server_registry *registry, struct scoreboard *board)
@@ -21,12 +27,19 @@ server_registry_init(struct server_registry *registry, struct scoreboard *board)
     registry->board = board;
 }
 
+static void
+record_free(struct server_record *record)
+{
+    free(record->key);
+    free(record->known);
+    *record = (struct server_record){.use = RECORD_FREE};
+}
+
 void
 server_registry_release(struct server_registry *registry)
 {
     for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
-        free(registry->records[i].key);
-        registry->records[i] = (struct server_record){.use = RECORD_FREE};
+        record_free(&registry->records[i]);
     }
 }
 
@@ -85,22 +98,71 @@ server_key(const struct backend_settings *backend, size_t index)
     return xasprintf("%s\nserver %s\n%zu", backend->name, text, equal_before);
 }
 
+/* Records of one server=. A name has some on top, for addresses that come while requests of those
+ * that are gone have not ended. */
+static uint32_t
+records_of_item(const struct backend_settings *backend, size_t item)
+{
+    uint32_t addresses = (uint32_t)backend->addresses;
+
+    return address_is_name(&backend->server.item[item].address) ? addresses + addresses / 4 + 1 : 1;
+}
+
+static uint32_t
+first_record_of_item(const struct backend_settings *backend, size_t item)
+{
+    uint32_t first = 0;
+
+    for (size_t i = 0; i < item; i++) {
+        first += records_of_item(backend, i);
+    }
+    return first;
+}
+
+static int
+prepare_instances(struct server_registry *registry, const struct backend_settings *backend,
+                  uint32_t *numbers)
+{
+    for (uint32_t i = 0; i < 2 * (uint32_t)backend->instances; i++) {
+        char *key = xasprintf("%s\ninstance %u\n%u", backend->name, i / 2, i % 2);
+        if (record_assign(registry, key, true, &numbers[i]) == NULL) {
+            return -ENOSPC;
+        }
+    }
+    return 0;
+}
+
+static int
+prepare_servers(struct server_registry *registry, const struct backend_settings *backend,
+                uint32_t *numbers)
+{
+    for (size_t i = 0; i < backend->server.count; i++) {
+        const struct address *address = &backend->server.item[i].address;
+        bool is_name = address_is_name(address);
+        for (uint32_t place = 0; place < records_of_item(backend, i); place++) {
+            char *key = is_name ? xasprintf("%s\nname %s\n%u", backend->name, address->text, place)
+                                : server_key(backend, i);
+            struct server_record *record = record_assign(registry, key, false, numbers++);
+            if (record == NULL) {
+                return -ENOSPC;
+            }
+            record->is_name = is_name;
+            record->item = (uint32_t)i;
+        }
+    }
+    return 0;
+}
+
 static int
 prepare_backend(struct server_registry *registry, struct backend_settings *backend)
 {
     bool is_instance = backend->command != NULL;
-    uint32_t count =
-        is_instance ? 2 * (uint32_t)backend->instances : (uint32_t)backend->server.count;
+    uint32_t count = is_instance ? 2 * (uint32_t)backend->instances
+                                 : first_record_of_item(backend, backend->server.count);
     uint32_t *numbers = xcalloc(count > 0 ? count : 1, sizeof(*numbers));
-    int result = 0;
+    int result = is_instance ? prepare_instances(registry, backend, numbers)
+                             : prepare_servers(registry, backend, numbers);
 
-    for (uint32_t i = 0; i < count && result == 0; i++) {
-        char *key = is_instance ? xasprintf("%s\ninstance %u\n%u", backend->name, i / 2, i % 2)
-                                : server_key(backend, i);
-        if (record_assign(registry, key, is_instance, &numbers[i]) == NULL) {
-            result = -ENOSPC;
-        }
-    }
     if (result == 0) {
         config_set_records(backend, numbers, count);
     }
@@ -111,22 +173,210 @@ prepare_backend(struct server_registry *registry, struct backend_settings *backe
 /* Before any worker gets the settings: one of them tries them before the others. */
 static void
 board_open_record(struct board_server *server, const struct backend_settings *backend,
-                  bool is_instance, size_t index)
+                  const struct server_record *record)
 {
+    size_t index = record->item;
+
     memset(server->backend, 0, sizeof(server->backend));
     (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
     atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&server->requests, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
-    if (is_instance) {
+    if (record->is_instance) {
         server->weight = 1;
         server->address = (struct address){.fd = -1};
         return; /* FREE until an instance is there: the instance shows its own state */
     }
     server->weight = (uint32_t)backend->server.item[index].weight;
     server->address = backend->server.item[index].address;
-    atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
+    if (!record->is_name) {
+        atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
+    } else if (record->known != NULL) {
+        server->address = *record->known;
+        server->weight = (uint32_t)record->known_weight;
+        atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
+    }
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+static struct board_server *
+server_of_item(const struct server_registry *registry, const struct backend_settings *backend,
+               size_t item, uint32_t place)
+{
+    uint32_t index = first_record_of_item(backend, item) + place;
+
+    return &registry->board->servers[backend->records[index]];
+}
+
+static enum board_state
+state_of(const struct board_server *server)
+{
+    return (enum board_state)atomic_load_explicit(&server->state, memory_order_relaxed);
+}
+
+static void
+set_state(struct board_server *server, enum board_state state)
+{
+    atomic_store_explicit(&server->state, state, memory_order_release);
+}
+
+uint32_t
+server_registry_count_resolved(const struct server_registry *registry,
+                               const struct backend_settings *backend, size_t item)
+{
+    uint32_t count = 0;
+
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        count += state_of(server_of_item(registry, backend, item, place)) == BOARD_READY ? 1 : 0;
+    }
+    return count;
+}
+
+/* A name without any server has one that is on its way. */
+static void
+show_waiting(struct server_registry *registry, const struct backend_settings *backend, size_t item)
+{
+    if (server_registry_count_resolved(registry, backend, item) > 0) {
+        return;
+    }
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        struct board_server *server = server_of_item(registry, backend, item, place);
+        if (state_of(server) == BOARD_STARTING) {
+            return;
+        }
+        if (state_of(server) == BOARD_FREE) {
+            server->address = backend->server.item[item].address;
+            set_state(server, BOARD_STARTING);
+            return;
+        }
+    }
+}
+
+/* A worker that has chosen this record a moment ago may still read its address: it looks at life
+ * and state again after that, so life changes behind the address and before the state. */
+static void
+open_address(struct board_server *server, const struct address *address)
+{
+    set_state(server, BOARD_FREE);
+    server->address = *address;
+    atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&server->life, 1, memory_order_release);
+    set_state(server, BOARD_READY);
+}
+
+/* Records whose address left in an earlier answer, and whose last request has ended. */
+static void
+free_drained(struct server_registry *registry, const struct backend_settings *backend, size_t item)
+{
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        struct board_server *server = server_of_item(registry, backend, item, place);
+        if (state_of(server) == BOARD_DRAINING &&
+            atomic_load_explicit(&server->in_flight, memory_order_relaxed) == 0) {
+            set_state(server, BOARD_FREE);
+        }
+    }
+}
+
+/* The record that has the address, or had it and may have it again. */
+static struct board_server *
+find_address(struct server_registry *registry, const struct backend_settings *backend, size_t item,
+             const char *text)
+{
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        struct board_server *server = server_of_item(registry, backend, item, place);
+        if ((state_of(server) == BOARD_READY || state_of(server) == BOARD_DRAINING) &&
+            strcmp(server->address.text, text) == 0) {
+            return server;
+        }
+    }
+    return NULL;
+}
+
+static struct board_server *
+find_room(struct server_registry *registry, const struct backend_settings *backend, size_t item)
+{
+    struct board_server *room = NULL;
+
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        struct board_server *server = server_of_item(registry, backend, item, place);
+        if (state_of(server) == BOARD_STARTING) {
+            return server;
+        }
+        if (state_of(server) == BOARD_FREE && room == NULL) {
+            room = server;
+        }
+    }
+    return room;
+}
+
+static void
+drain_missing(struct server_registry *registry, const struct backend_settings *backend, size_t item,
+              const struct address *wanted, size_t count, struct server_change *change)
+{
+    for (uint32_t place = 0; place < records_of_item(backend, item); place++) {
+        struct board_server *server = server_of_item(registry, backend, item, place);
+        bool is_there = false;
+        for (size_t i = 0; i < count && !is_there; i++) {
+            is_there = strcmp(wanted[i].text, server->address.text) == 0;
+        }
+        if (!is_there && state_of(server) == BOARD_READY) {
+            set_state(server, BOARD_DRAINING);
+            change->removed++;
+        }
+    }
+}
+
+/* Gives one address a record, or leaves it the one that it has. */
+static void
+place_address(struct server_registry *registry, const struct backend_settings *backend, size_t item,
+              const struct address *address, uint32_t weight, struct server_change *change)
+{
+    struct board_server *server = find_address(registry, backend, item, address->text);
+
+    if (server == NULL) {
+        server = find_room(registry, backend, item);
+        if (server == NULL) {
+            change->left_out++;
+            return;
+        }
+        server->weight = weight;
+        open_address(server, address);
+        change->added++;
+        return;
+    }
+    server->weight = weight;
+    change->added += state_of(server) == BOARD_DRAINING ? 1 : 0;
+    set_state(server, BOARD_READY);
+}
+
+struct server_change
+server_registry_resolve(struct server_registry *registry, const struct backend_settings *backend,
+                        size_t item, const struct answer_address *addresses, size_t count)
+{
+    struct address *wanted = xcalloc(count > 0 ? count : 1, sizeof(*wanted));
+    struct server_change change = {0};
+    size_t used = 0;
+
+    free_drained(registry, backend, item);
+    /* New ones first: there is never a moment without any server. */
+    for (size_t i = 0; i < count; i++) {
+        if (addresses[i].is_backup) {
+            continue; /* RFC 2782: not while there are targets of a higher priority */
+        }
+        if (used == (size_t)backend->addresses) {
+            change.left_out++;
+            continue;
+        }
+        answer_to_address(&addresses[i], &wanted[used]);
+        place_address(registry, backend, item, &wanted[used++],
+                      (uint32_t)backend->server.item[item].weight * addresses[i].weight, &change);
+    }
+    drain_missing(registry, backend, item, wanted, used, &change);
+    free(wanted);
+    return change;
 }
 
 static void
@@ -137,8 +387,14 @@ board_open_new_records(struct server_registry *registry, const struct backend_se
         /* A board that is younger than the record knows nothing of it. */
         bool is_unknown = registry->board->servers[backend->records[i]].backend[0] == '\0';
         if (record->use == RECORD_NEW || is_unknown) {
-            board_open_record(&registry->board->servers[backend->records[i]], backend,
-                              record->is_instance, i);
+            board_open_record(&registry->board->servers[backend->records[i]], backend, record);
+        }
+        free(record->known); /* the board knows it now */
+        record->known = NULL;
+    }
+    for (size_t i = 0; i < backend->server.count; i++) {
+        if (address_is_name(&backend->server.item[i].address)) {
+            show_waiting(registry, backend, i);
         }
     }
 }
@@ -175,8 +431,7 @@ server_registry_rollback(struct server_registry *registry)
         if (record->use == RECORD_NEW) {
             atomic_store_explicit(&registry->board->servers[i].state, BOARD_FREE,
                                   memory_order_release);
-            free(record->key);
-            *record = (struct server_record){.use = RECORD_FREE};
+            record_free(record);
         }
     }
 }
@@ -209,9 +464,9 @@ server_registry_commit(struct server_registry *registry, const struct config *co
         const struct backend_settings *backend = &config->backends[b];
         for (uint32_t i = 0; i < backend->record_count; i++) {
             struct server_record *record = &registry->records[backend->records[i]];
-            if (!record->is_instance) {
+            if (!record->is_instance && !record->is_name) {
                 registry->board->servers[backend->records[i]].weight =
-                    (uint32_t)backend->server.item[i].weight;
+                    (uint32_t)backend->server.item[record->item].weight;
             }
             record->use = RECORD_USED;
         }
@@ -224,9 +479,26 @@ server_registry_restore(struct server_registry *registry, uint32_t number, const
 {
     struct server_record *record = &registry->records[number];
 
-    free(record->key);
+    record_free(record);
     *record = (struct server_record){
         .use = use, .is_instance = is_instance, .left_serial = left_serial, .key = xstrdup(key)};
+}
+
+void
+server_registry_restore_address(struct server_registry *registry, uint32_t number,
+                                const char *address, int64_t weight)
+{
+    struct server_record *record = &registry->records[number];
+    struct address known;
+    char *error = address_parse(address, &known);
+
+    if (error == NULL && known.kind == ADDRESS_TCP) {
+        free(record->known);
+        record->known = xcalloc(1, sizeof(*record->known));
+        *record->known = known;
+        record->known_weight = weight;
+    }
+    free(error);
 }
 
 bool
@@ -247,8 +519,7 @@ server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all)
             continue;
         }
         atomic_store_explicit(&server->state, BOARD_FREE, memory_order_release);
-        free(record->key);
-        *record = (struct server_record){.use = RECORD_FREE};
+        record_free(record);
     }
     return waiting;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Which record of the scoreboard stands for which server: one for each server= entry and two for
- * each instance of a command=, so that a replacement can stand beside the one it replaces. A
- * record keeps its server across reloads, and serves another one only after nobody can mean the
- * old one any more. Runs in the master.
+ * each instance of a command=, several for each name, so that a replacement can stand beside the
+ * one it replaces. A record keeps its server across reloads, and serves another one only after
+ * nobody can mean the old one any more. Runs in the master.
  */
 #pragma once
 
@@ -12,6 +12,7 @@
 
 #include "worker/scoreboard.h"
 
+struct backend_settings;
 struct buf;
 struct config;
 
@@ -26,8 +27,12 @@ struct server_record {
     enum record_use use;
     bool wanted; /* by the settings that are being prepared */
     bool is_instance;
-    uint64_t left_serial; /* RECORD_LEAVING: the first settings without it */
-    char *key;            /* owned; what the record stands for */
+    bool is_name;          /* a place for an address of a name */
+    uint32_t item;         /* which server= of its backend; not of instances */
+    uint64_t left_serial;  /* RECORD_LEAVING: the first settings without it */
+    char *key;             /* owned; what the record stands for */
+    struct address *known; /* owned; of a predecessor: the address that it had; NULL: none */
+    int64_t known_weight;
 };
 
 struct server_registry {
@@ -56,6 +61,26 @@ void server_registry_restore(struct server_registry *registry, uint32_t number, 
 /* Frees what nobody can mean any more: every worker applied settings without it, no request is
  * open, no instance runs. Returns whether something still waits for that. */
 bool server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all);
+
+/* What became of the addresses of a name. */
+struct server_change {
+    uint32_t added;
+    uint32_t removed;
+    uint32_t left_out; /* no record is free for them */
+};
+/* Makes count addresses (answer.h) the servers of server= number item, which is a name, at once and
+ * for all workers: those that are new get a record, those that are gone no requests any more, and
+ * their record is free for another one after the last request has ended. */
+struct answer_address;
+struct server_change server_registry_resolve(struct server_registry *registry,
+                                             const struct backend_settings *backend, size_t item,
+                                             const struct answer_address *addresses, size_t count);
+/* How many addresses of a name are servers now. */
+uint32_t server_registry_count_resolved(const struct server_registry *registry,
+                                        const struct backend_settings *backend, size_t item);
+/* What a predecessor knew: the record, which is restored, had this address. */
+void server_registry_restore_address(struct server_registry *registry, uint32_t number,
+                                     const char *address, int64_t weight);
 
 /* Index of the records of instance `index`, first or second, in backend_settings.records. */
 static inline uint32_t

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who the client is: what peers say is believed only of trusted ones, and servers, the access log
 and the hash balancing all get the same answer."""
+import os
+import subprocess
+
 import pytest
 
 import client
 from backend import Backend
-from narwhal import Narwhal, wait_until
+from narwhal import Narwhal, binary, wait_until
 
 LOOPBACK = ["127.0.0.1", "::1"]
 
@@ -160,11 +163,11 @@ def test_host_is_set_for_servers(host):
     ("backend:b", "proxy_protocol = v3", "off, v1 or v2"),
 ])
 def test_bad_settings_are_named(section, line, says, tmp_path):
-    import subprocess
-    from narwhal import binary
     path = tmp_path / "narwhal.ini"
     path.write_text("[backend:b]\nserver = 127.0.0.1:1\n"
                     + (f"[{section}]\n" if section != "backend:b" else "") + line + "\n")
     found = subprocess.run([binary(), "--check-config", "--config", str(path)],
-                           capture_output=True, text=True, check=False)
+                           capture_output=True, text=True, check=False,
+                           env={name: value for name, value in os.environ.items()
+                                if not name.startswith("NARWHAL_")})
     assert found.returncode == 78 and says in found.stderr, found.stderr

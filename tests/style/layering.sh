@@ -16,8 +16,9 @@ allowed() {
     worker/http) echo '^config/base/[^/]*$|^worker/http/' ;;
     worker/static) echo '^config/|^worker/http/|^worker/static/' ;;
     worker/proxy) echo '^config/|^worker/[^/]*$|^worker/http/|^worker/proxy/' ;;
+    worker/resolver) echo '^config/|^worker/resolver/' ;;
     worker) echo '^config/|^worker/' ;;
-    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|channel)\.h$' ;;
+    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|channel|resolver/resolver|resolver/answer)\.h$' ;;
     esac
 }
 
@@ -70,7 +71,7 @@ check_folder() { # TREE FOLDER: prints the faults
     done
 }
 
-folders="config/base config worker/http worker/static worker/proxy worker master"
+folders="config/base config worker/http worker/static worker/proxy worker/resolver worker master"
 check_tree() {
     for folder in $folders; do
         check_folder "$1" "$folder"
@@ -103,6 +104,8 @@ plant worker/http '#include "config/config.h"' FOUND
 plant worker/http '#include "worker/http/head.h"' CLEAN
 plant worker/static '#include "worker/proxy/pool.h"' FOUND
 plant worker/proxy '#include "worker/static/static.h"' FOUND
+plant worker/resolver '#include "worker/conn.h"' FOUND
+plant worker/resolver 'pid_t pid = fork();' FOUND
 plant worker '#include "master/child.h"' FOUND
 plant worker 'pid_t pid = fork();' FOUND
 plant worker/proxy 'pid = vfork ();' FOUND

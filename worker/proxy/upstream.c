@@ -67,6 +67,18 @@ life_of(const struct worker *worker, uint32_t record)
     return atomic_load_explicit(&worker->board->servers[record].life, memory_order_acquire);
 }
 
+/* Whether what was read of a record since its life was read is whole, and of that life. */
+static bool
+is_current(const struct worker *worker, uint32_t record, uint32_t life)
+{
+    const struct board_server *server = &worker->board->servers[record];
+
+    atomic_thread_fence(memory_order_acquire);
+    uint32_t state = atomic_load_explicit(&server->state, memory_order_relaxed);
+    return state != BOARD_FREE && state != BOARD_STARTING &&
+           atomic_load_explicit(&server->life, memory_order_relaxed) == life;
+}
+
 static void
 end_connection(struct upstream_conn *conn)
 {
@@ -219,8 +231,15 @@ int
 upstream_connect(struct worker *worker, uint32_t record, struct proxy *proxy,
                  struct upstream_conn **ret_conn)
 {
-    const struct address *address = &worker->board->servers[record].address;
+    struct address copy;
+    const struct address *address = &copy;
     uint32_t life = life_of(worker, record);
+
+    /* The record may be getting another address this very moment (server_registry.c). */
+    copy = worker->board->servers[record].address;
+    if (!is_current(worker, record, life)) {
+        return -EAGAIN;
+    }
     int fd = socket(address->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int one = 1;
     int result;

@@ -21,6 +21,9 @@ union any_value {
     struct address_list addresses;
     struct server_list servers;
     struct text_list texts;
+    struct network_list networks;
+    enum proxy_version proxy;
+    enum told_by told;
     struct path_pattern pattern;
     struct redirect redirect;
     struct respond respond;
@@ -101,6 +104,15 @@ static const struct good goods[] = {
     {VALUE_ADDRESSES, 0, 0, "fd://3", "fd://3"},
     {VALUE_ADDRESSES, 0, 0, "fd://65535", "fd://65535"},
     {VALUE_ADDRESSES, 0, 0, "", NULL},
+    {VALUE_SERVERS, 0, 0, "api.internal:8000", "dns:api.internal:8000"},
+    {VALUE_SERVERS, 0, 0, "DNS-1.Example.:80", "dns:dns-1.example.:80"},
+    {VALUE_SERVERS, 0, 0, "dns:a:1 weight=3", "dns:a:1 weight=3"},
+    {VALUE_SERVERS, 0, 0, "dns+srv:_http._tcp.api.internal", "dns+srv:_http._tcp.api.internal"},
+    {VALUE_NETWORKS, 0, 0, "10.0.0.0/8", "10.0.0.0/8"},
+    {VALUE_NETWORKS, 0, 0, "unix", "unix"},
+    {VALUE_NETWORKS, 0, 0, "", NULL},
+    {VALUE_PROXY, 0, 0, "v2", "v2"},
+    {VALUE_TOLD, 0, 0, "forwarded", "forwarded"},
     {VALUE_SERVERS, 0, 0, "127.0.0.1:9000", "127.0.0.1:9000"},
     {VALUE_SERVERS, 0, 0, "[::1]:9000  \t weight=1", "[::1]:9000"},
     {VALUE_SERVERS, 0, 0, "unix:/run/l.sock weight=2", "unix:/run/l.sock weight=2"},
@@ -232,6 +244,19 @@ static const struct bad bads[] = {
      "unix:/run/narwhal/http.sock"},
     {VALUE_ADDRESSES, 0, 0, "fd://65536",
      "\"fd://65536\" must be fd:// and a descriptor number from 3 to 65535"},
+    {VALUE_SERVERS, 0, 0, "dns:1.2.3.4:80",
+     "\"dns:1.2.3.4:80\" must be dns:HOST:PORT with the name of a host, for example "
+     "dns:api.internal:8000"},
+    {VALUE_SERVERS, 0, 0, "a.internal:0",
+     "\"a.internal:0\" must have a port from 1 to 65535 behind its name"},
+    {VALUE_SERVERS, 0, 0, "dns+srv:a..b",
+     "\"dns+srv:a..b\" must be dns+srv: and the name of a service, for example "
+     "dns+srv:_http._tcp.api.internal"},
+    {VALUE_NETWORKS, 0, 0, "10.0.0.1/8",
+     "\"10.0.0.1/8\" has bits behind its prefix: write 10.0.0.0/8 for that network, or leave the "
+     "slash away for one address"},
+    {VALUE_PROXY, 0, 0, "v3",
+     "\"v3\" is not allowed; it must be off, v1 or v2; did you mean \"v1\"?"},
     {VALUE_SERVERS, 0, 0, "127.0.0.1:1 weight=1001",
      "\"127.0.0.1:1 weight=1001\" may have nothing but weight=N behind the address, with N from 1 "
      "to 1000"},

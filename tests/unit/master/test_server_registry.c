@@ -15,6 +15,7 @@
 #include "config/base/check.h"
 #include "config/config.h"
 #include "master/server_registry.h"
+#include "worker/resolver/answer.h"
 
 static struct scoreboard *board;
 static struct server_registry *registry;
@@ -242,5 +243,180 @@ Test(server_registry, too_many_are_an_error_and_not_an_overrun)
     server_registry_rollback(registry);
     one.backend.instances = BOARD_SERVERS_MAX / 2;
     cr_expect_eq(server_registry_prepare(registry, &one.config, &error), 0);
+    drop(&one);
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+static void
+make_name(struct one_backend *one, int addresses)
+{
+    memset(one, 0, sizeof(*one));
+    one->config.backend_count = 1;
+    one->config.backends = &one->backend;
+    one->backend.name = strdup("api");
+    one->backend.addresses = addresses;
+    one->backend.server.item = one->servers;
+    one->backend.server.count = 2;
+    cr_assert_null(address_parse("127.0.0.1:9", &one->servers[0].address));
+    one->servers[0].weight = 1;
+    one->servers[1].weight = 2;
+    one->servers[1].address = (struct address){.kind = ADDRESS_NAME, .fd = -1};
+    strcpy(one->servers[1].address.text, "dns:api.test:80");
+}
+
+/* Resolves the name to 10.0.0.N for each N of hosts. */
+static struct server_change
+resolve(const struct one_backend *one, const char *hosts)
+{
+    struct answer_address list[16] = {0};
+    size_t count = strlen(hosts);
+
+    for (size_t i = 0; i < count; i++) {
+        list[i] = (struct answer_address){
+            .family = 4, .port = 80, .weight = 1, .address = {10, 0, 0, (uint8_t)(hosts[i] - '0')}};
+    }
+    return server_registry_resolve(registry, &one->backend, 1, list, count);
+}
+
+/* The state that the server 10.0.0.host is shown in; FREE when it is nowhere. */
+static struct board_server *
+server_of(const struct one_backend *one, char host)
+{
+    char text[32];
+
+    (void)snprintf(text, sizeof(text), "10.0.0.%c:80", host);
+    for (uint32_t i = 0; i < one->backend.record_count; i++) {
+        struct board_server *server = &board->servers[one->backend.records[i]];
+        if (server->state != BOARD_FREE && strcmp(server->address.text, text) == 0) {
+            return server;
+        }
+    }
+    return NULL;
+}
+
+Test(server_registry, a_name_waits_until_it_has_addresses)
+{
+    struct one_backend one;
+
+    make_name(&one, 4);
+    use(&one, 1);
+    cr_assert_eq(one.backend.record_count, 1 + 4 + 2);
+    cr_expect_eq(state_of(one.backend.records[0]), BOARD_READY);
+    cr_expect_eq(state_of(one.backend.records[1]), BOARD_STARTING);
+    cr_expect_str_eq(board->servers[one.backend.records[1]].address.text, "dns:api.test:80");
+    for (uint32_t i = 2; i < one.backend.record_count; i++) {
+        cr_expect_eq(state_of(one.backend.records[i]), BOARD_FREE);
+    }
+    cr_expect_eq(server_registry_count_resolved(registry, &one.backend, 1), 0);
+    struct server_change change = resolve(&one, "12");
+    cr_expect_eq(change.added, 2);
+    cr_expect_eq(state_of(one.backend.records[1]), BOARD_READY);
+    cr_expect_eq(server_registry_count_resolved(registry, &one.backend, 1), 2);
+    cr_assert_not_null(server_of(&one, '1'));
+    cr_expect_eq(server_of(&one, '1')->weight, 2);
+    cr_expect_eq(state_of(one.backend.records[0]), BOARD_READY, "the other server is untouched");
+    drop(&one);
+}
+
+Test(server_registry, an_address_that_goes_drains_and_its_record_is_used_again)
+{
+    struct one_backend one;
+
+    make_name(&one, 1); /* two records */
+    use(&one, 1);
+    (void)resolve(&one, "1");
+    struct board_server *first = server_of(&one, '1');
+    uint32_t life = first->life;
+    first->in_flight = 1;
+    struct server_change change = resolve(&one, "2");
+    cr_expect_eq(change.added, 1);
+    cr_expect_eq(change.removed, 1);
+    cr_expect_eq(first->state, BOARD_DRAINING);
+    change = resolve(&one, "3"); /* 1 has a request yet, 2 was there until now */
+    cr_expect_eq(change.left_out, 1);
+    cr_expect_eq(first->state, BOARD_DRAINING);
+    cr_expect_str_eq(first->address.text, "10.0.0.1:80");
+    first->in_flight = 0;
+    change = resolve(&one, "3");
+    cr_expect_eq(change.added, 1);
+    cr_expect_eq(change.left_out, 0);
+    cr_assert_not_null(server_of(&one, '3'));
+    cr_expect(server_of(&one, '3') != first || first->life == life + 1, "another life");
+    drop(&one);
+}
+
+Test(server_registry, an_address_that_returns_while_it_drains_is_the_same_life)
+{
+    struct one_backend one;
+
+    make_name(&one, 2);
+    use(&one, 1);
+    (void)resolve(&one, "12");
+    struct board_server *first = server_of(&one, '1');
+    uint32_t life = first->life;
+    first->in_flight = 1;
+    (void)resolve(&one, "2");
+    cr_expect_eq(first->state, BOARD_DRAINING);
+    (void)resolve(&one, "12");
+    cr_expect_eq(first->state, BOARD_READY);
+    cr_expect_eq(first->life, life);
+    struct server_change change = resolve(&one, "12");
+    cr_expect(change.added == 0 && change.removed == 0 && change.left_out == 0);
+    drop(&one);
+}
+
+Test(server_registry, addresses_beyond_the_setting_and_backups_are_left_out)
+{
+    struct one_backend one;
+    struct answer_address list[2] = {
+        {.family = 4, .port = 80, .weight = 1, .is_backup = 1, .address = {10, 0, 0, 1}},
+        {.family = 4, .port = 80, .weight = 7, .address = {10, 0, 0, 2}}};
+
+    make_name(&one, 2);
+    use(&one, 1);
+    struct server_change change = resolve(&one, "1234");
+    cr_expect_eq(change.added, 2);
+    cr_expect_eq(change.left_out, 2);
+    cr_expect_null(server_of(&one, '3'));
+    change = server_registry_resolve(registry, &one.backend, 1, list, 2);
+    cr_expect_eq(change.removed, 1);
+    cr_expect_eq(server_of(&one, '1')->state, BOARD_DRAINING);
+    cr_expect_eq(server_of(&one, '2')->weight, 14);
+    drop(&one);
+}
+
+Test(server_registry, a_reload_keeps_the_addresses_of_a_name)
+{
+    struct one_backend before;
+    struct one_backend after;
+
+    make_name(&before, 4);
+    use(&before, 1);
+    (void)resolve(&before, "123");
+    uint32_t life = server_of(&before, '2')->life;
+    make_name(&after, 4);
+    use(&after, 2);
+    cr_expect_eq(server_registry_count_resolved(registry, &after.backend, 1), 3);
+    cr_expect_eq(server_of(&after, '2')->life, life);
+    drop(&before);
+    drop(&after);
+}
+
+Test(server_registry, a_successor_gets_the_addresses_on_a_board_that_knows_nothing)
+{
+    struct one_backend one;
+
+    make_name(&one, 2);
+    server_registry_restore(registry, 5, "api\nname dns:api.test:80\n1", false, RECORD_USED, 0);
+    server_registry_restore_address(registry, 5, "10.0.0.7:80", 6);
+    server_registry_restore(registry, 6, "api\nname dns:api.test:80\n0", false, RECORD_USED, 0);
+    server_registry_restore_address(registry, 6, "garbage", 6);
+    use(&one, 1);
+    cr_expect_eq(one.backend.records[2], 5);
+    cr_assert_not_null(server_of(&one, '7'));
+    cr_expect_eq(server_of(&one, '7')->state, BOARD_READY);
+    cr_expect_eq(server_of(&one, '7')->weight, 6);
+    cr_expect_eq(state_of(6), BOARD_FREE);
     drop(&one);
 }
