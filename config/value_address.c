@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Addresses and servers as text. Numeric only, but for servers (value_name.c): a name would have to be resolved, which blocks and
- * may change between two looks. "localhost" is the one exception, because everybody types it; it
- * is 127.0.0.1 here (RFC 6761 section 6.3 lets it be any loopback address). Runs in the master
- * while it loads settings and in workers while they read an image; keeps no state.
+ * Addresses and servers as text. Numeric only, but for servers (value_name.c): a name would have to
+ * be resolved, which blocks and may change between two looks. "localhost" is the one exception,
+ * because everybody types it; it is 127.0.0.1 here (RFC 6761 section 6.3 lets it be any loopback
+ * address). Runs in the master while it loads settings and in workers while they read an image;
+ * keeps no state.
  */
 #include "config/value.h"
 

@@ -29,6 +29,8 @@
 #include "worker/resolver/answer.h"
 #include "worker/resolver/resolver.h"
 
+/* What a resolver that says nothing may take on top of its longest pause and round. */
+#define SILENCE_MARGIN_MS 5000
 /* How long it may take to leave. */
 #define LEAVE_MS 1000
 /* Messages taken in one turn of the loop. */
@@ -50,6 +52,7 @@ static void
 channel_close(struct resolver_child *resolver)
 {
     ev_io_stop(resolver->child.master->loop, &resolver->channel);
+    ev_timer_stop(resolver->child.master->loop, &resolver->silence);
     fd_close(&resolver->channel_fd);
 }
 
@@ -240,6 +243,20 @@ is_too_many(struct resolver_child *resolver)
     return ++resolver->window_count > WINDOW_SPARE + 20 * names;
 }
 
+/* It was heard; the next message is due. */
+static void
+expect_message(struct resolver_child *resolver)
+{
+    struct master *master = resolver->child.master;
+    int64_t silence_ms =
+        master->config->master.resolver_ttl_max_ms + RESOLVER_ROUND_MAX_MS + SILENCE_MARGIN_MS;
+
+    ev_now_update(master->loop);
+    ev_timer_stop(master->loop, &resolver->silence);
+    ev_timer_set(&resolver->silence, ms_to_seconds(silence_ms), 0.);
+    ev_timer_start(master->loop, &resolver->silence);
+}
+
 static void
 take_message(struct resolver_child *resolver, size_t length)
 {
@@ -256,6 +273,8 @@ take_message(struct resolver_child *resolver, size_t length)
         end_nonsense(resolver, error);
         return;
     }
+    resolver->messages++;
+    expect_message(resolver);
     if (resolver->message->kind != ANSWER_HELLO) {
         names_on_answer(master, resolver->message);
         return;
@@ -292,6 +311,23 @@ on_channel(struct ev_loop *loop, ev_io *watcher, int revents)
     }
 }
 
+/* It hangs: each question has an answer, or a failure, sooner than this. If it was the master that
+ * stood still (SIGSTOP, a suspended machine), what it said meanwhile is there to be read. */
+static void
+on_silence(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct resolver_child *resolver = container_of(timer, struct resolver_child, silence);
+    uint64_t before = resolver->messages;
+
+    on_channel(loop, &resolver->channel, revents);
+    if (resolver->messages == before && resolver->child.state == CHILD_READY) {
+        log_error("the %s says nothing and is killed pid=%d", resolver->child.name,
+                  (int)resolver->child.pid);
+        channel_close(resolver);
+        child_kill(&resolver->child, "silence");
+    }
+}
+
 /* ---- interface ---------------------------------------------------------------------------------
  */
 
@@ -306,6 +342,7 @@ resolver_child_init(struct master *master)
     resolver->channel_fd = -1;
     resolver->message = xcalloc(1, sizeof(*resolver->message));
     ev_io_init(&resolver->channel, on_channel, 0, EV_READ);
+    ev_timer_init(&resolver->silence, on_silence, 0., 0.);
 }
 
 void

@@ -23,6 +23,8 @@ struct resolver_child {
     int channel_fd; /* owned; -1: it is not listened to */
     ev_io channel;
     bool said_hello;
+    ev_timer silence;  /* runs while it is READY, anew from each message */
+    uint64_t messages; /* that it sent */
     int64_t window_ms; /* when messages began to be counted */
     uint32_t window_count;
     struct answer *message; /* owned; room for one */

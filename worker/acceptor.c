@@ -110,7 +110,7 @@ make_room(struct worker *worker)
             conn_close(conn, CLOSE_MADE_ROOM);
             return true;
         }
-        if (unfinished == NULL && conn->state == CONN_HEAD) {
+        if (unfinished == NULL && (conn->state == CONN_HEAD || conn->state == CONN_PREFACE)) {
             unfinished = conn;
         }
         list_remove(first);

@@ -300,7 +300,35 @@ def test_a_stopped_resolver_harms_nobody():
         assert seen(narwhal) == {"127.0.0.2"}
         narwhal.reload()
         assert seen(narwhal) == {"127.0.0.2"}
+        wait_until(lambda: len(resolvers(narwhal)) == 1, "the resolver of the new settings")
     # and the stop of narwhal left nothing behind: Narwhal.check()
+
+
+def test_a_resolver_that_hangs_is_replaced():
+    with hosts("127.0.0.2", "127.0.0.3") as (one, *_), Dnsmasq({"api.test": ["127.0.0.2"]}) as dns, \
+            front(dns, f"api.test:{one.port}", errors=["says nothing and is killed"],
+                  master={"resolver_ttl_max": "100ms"}) as narwhal:
+        wait_addresses(narwhal, f"127.0.0.2:{one.port}")
+        old, = resolvers(narwhal)
+        os.kill(old, signal.SIGSTOP)
+        dns.set({"api.test": ["127.0.0.3"]})
+        narwhal.wait_log(f"error .*resolver says nothing and is killed pid={old}", deadline=60)
+        wait_addresses(narwhal, f"127.0.0.3:{one.port}")
+
+
+def test_a_master_that_stood_still_does_not_blame_its_resolver():
+    with hosts("127.0.0.2", "127.0.0.3") as (one, *_), Dnsmasq({"api.test": ["127.0.0.2"]}) as dns, \
+            front(dns, f"api.test:{one.port}",
+                  master={"resolver_ttl_max": "100ms"}) as narwhal:
+        wait_addresses(narwhal, f"127.0.0.2:{one.port}")
+        old = resolvers(narwhal)
+        os.kill(narwhal.pid, signal.SIGSTOP)
+        assert seen(narwhal) == {"127.0.0.2"}
+        threading.Event().wait(16)  # longer than a resolver may say nothing
+        os.kill(narwhal.pid, signal.SIGCONT)
+        dns.set({"api.test": ["127.0.0.3"]})
+        wait_addresses(narwhal, f"127.0.0.3:{one.port}")
+        assert resolvers(narwhal) == old
 
 
 def test_the_resolver_has_no_privileges_and_few_descriptors():

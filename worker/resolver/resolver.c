@@ -2,7 +2,7 @@
  *
  * Questions and their rounds. Runs in the resolver process.
  *
- *   WAIT --time is up--> ASK --answer, failure or ROUND_MAX_MS--> WAIT
+ *   WAIT --time is up--> ASK --answer, failure or RESOLVER_ROUND_MAX_MS--> WAIT
  *
  * Each round has a c-ares channel of its own: so resolv.conf(5) is read anew, no answer of an older
  * round can be taken for one of this, and the source port is another one each time, which makes
@@ -39,8 +39,6 @@
 
 #define TRY_MS 2000
 #define TRIES 2
-/* However slowly somebody answers. */
-#define ROUND_MAX_MS 15000
 /* Descriptors of one round: UDP and TCP to each of a few name servers. */
 #define SOCKETS_MAX 16
 /* Addresses that are kept before they are put in order and cut. */
@@ -412,7 +410,7 @@ static void
 round_begin(struct question *question)
 {
     question->is_asking = true;
-    question->round_ends_ms = clock_mono_ms() + ROUND_MAX_MS;
+    question->round_ends_ms = clock_mono_ms() + RESOLVER_ROUND_MAX_MS;
     question->lookups_open = 0;
     question->srv_came = false;
     question->srv.count = 0;

@@ -11,6 +11,9 @@
 
 #include "config/value.h"
 
+/* A round of a question ends after this, however slowly somebody answers. */
+#define RESOLVER_ROUND_MAX_MS 10000
+
 struct resolver_heritage {
     int channel_fd; /* of struct answer; its end is the end of the process */
     size_t question_count;
