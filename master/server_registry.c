@@ -12,7 +12,9 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/hash.h"
 #include "config/config.h"
+#include "worker/slot_queue.h"
 
 void
 server_registry_init(struct server_registry *registry, struct scoreboard *board)
@@ -108,11 +110,77 @@ prepare_backend(struct server_registry *registry, struct backend_settings *backe
     return result;
 }
 
+/* ---- queues --------------------------------------------------------------------------------- */
+
+/* Whether settings that somebody may still use have a backend of that name. */
+static bool
+is_backend_known(const struct server_registry *registry, const char *name)
+{
+    for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
+        if (registry->records[i].use != RECORD_FREE &&
+            strcmp(registry->board->servers[i].backend, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The queue of a backend stays with its name. Every backend has a record and there are as many
+ * queues as records, so one is free: that of a backend without any. */
+static uint32_t
+queue_assign(struct server_registry *registry, const char *name)
+{
+    struct scoreboard *board = registry->board;
+    uint32_t queue = slot_queue_find(board, name);
+
+    if (queue < BOARD_QUEUES_MAX) {
+        return queue;
+    }
+    for (queue = 0; queue < board->queue_count; queue++) {
+        if (!is_backend_known(registry, board->queues[queue].backend) &&
+            slot_queue_waiting(&board->queues[queue]) == 0) {
+            break;
+        }
+    }
+    CHECK(queue < BOARD_QUEUES_MAX);
+    memset(board->queues[queue].backend, 0, sizeof(board->queues[queue].backend));
+    (void)snprintf(board->queues[queue].backend, sizeof(board->queues[queue].backend), "%s", name);
+    if (queue == board->queue_count) {
+        board->queue_count = queue + 1;
+    }
+    return queue;
+}
+
+/* ---- records -------------------------------------------------------------------------------- */
+
+/* What the settings say about a server. */
+static void
+board_show_settings(struct board_server *server, const struct backend_settings *backend,
+                    bool is_instance, size_t index)
+{
+    const struct server *item = is_instance ? NULL : &backend->server.item[index];
+    int64_t slots = item != NULL && item->slots >= 0 ? item->slots : backend->slots;
+    int64_t weight = item != NULL ? item->weight : 1;
+    bool backup = item != NULL && item->backup;
+    /* An instance is the same one after it was replaced, wherever it listens. */
+    size_t instance = index / 2;
+    uint64_t identity = item != NULL ? hash_bytes(0, item->address.text, strlen(item->address.text))
+                                     : hash_bytes(1, &instance, sizeof(instance));
+
+    atomic_store_explicit(&server->slots, (uint32_t)slots, memory_order_relaxed);
+    atomic_store_explicit(&server->weight, (uint32_t)weight, memory_order_relaxed);
+    atomic_store_explicit(&server->is_backup, backup ? 1 : 0, memory_order_relaxed);
+    atomic_store_explicit(&server->identity, identity, memory_order_relaxed);
+}
+
 /* Before any worker gets the settings: one of them tries them before the others. */
 static void
 board_open_record(struct board_server *server, const struct backend_settings *backend,
-                  bool is_instance, size_t index)
+                  uint32_t queue, bool is_instance, size_t index)
 {
+    server->queue = queue;
+    board_show_settings(server, backend, is_instance, index);
+    atomic_store_explicit(&server->full_until_ms, 0, memory_order_relaxed);
     memset(server->backend, 0, sizeof(server->backend));
     (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
     atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
@@ -120,11 +188,9 @@ board_open_record(struct board_server *server, const struct backend_settings *ba
     atomic_store_explicit(&server->requests, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
     if (is_instance) {
-        server->weight = 1;
         server->address = (struct address){.fd = -1};
         return; /* FREE until an instance is there: the instance shows its own state */
     }
-    server->weight = (uint32_t)backend->server.item[index].weight;
     server->address = backend->server.item[index].address;
     atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
 }
@@ -132,12 +198,14 @@ board_open_record(struct board_server *server, const struct backend_settings *ba
 static void
 board_open_new_records(struct server_registry *registry, const struct backend_settings *backend)
 {
+    uint32_t queue = queue_assign(registry, backend->name);
+
     for (uint32_t i = 0; i < backend->record_count; i++) {
         struct server_record *record = &registry->records[backend->records[i]];
         /* A board that is younger than the record knows nothing of it. */
         bool is_unknown = registry->board->servers[backend->records[i]].backend[0] == '\0';
         if (record->use == RECORD_NEW || is_unknown) {
-            board_open_record(&registry->board->servers[backend->records[i]], backend,
+            board_open_record(&registry->board->servers[backend->records[i]], backend, queue,
                               record->is_instance, i);
         }
     }
@@ -209,10 +277,8 @@ server_registry_commit(struct server_registry *registry, const struct config *co
         const struct backend_settings *backend = &config->backends[b];
         for (uint32_t i = 0; i < backend->record_count; i++) {
             struct server_record *record = &registry->records[backend->records[i]];
-            if (!record->is_instance) {
-                registry->board->servers[backend->records[i]].weight =
-                    (uint32_t)backend->server.item[i].weight;
-            }
+            board_show_settings(&registry->board->servers[backend->records[i]], backend,
+                                record->is_instance, i);
             record->use = RECORD_USED;
         }
     }

@@ -17,7 +17,7 @@ allowed() {
     worker/static) echo '^config/|^worker/http/|^worker/static/' ;;
     worker/proxy) echo '^config/|^worker/[^/]*$|^worker/http/|^worker/proxy/' ;;
     worker) echo '^config/|^worker/' ;;
-    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|channel)\.h$' ;;
+    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|slot_queue|wake|channel)\.h$' ;;
     esac
 }
 
