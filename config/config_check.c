@@ -445,6 +445,9 @@ check_backend(const struct check *check, size_t index)
     struct spot server = {SETTING_BACKEND, index, "server", 0};
     struct spot command = {SETTING_BACKEND, index, "command", 0};
     struct spot directory = {SETTING_BACKEND, index, "directory", 0};
+    struct spot hash_key = {SETTING_BACKEND, index, "hash_key", 0};
+    struct spot hash_bound = {SETTING_BACKEND, index, "hash_bound", 0};
+    struct hash_key key;
     struct keyed_list servers = {0};
     bool is_damaged = origins_of(check, &section)->is_damaged;
     enum config_layer layer;
@@ -470,6 +473,14 @@ check_backend(const struct check *check, size_t index)
         check_needs(check, SETTING_BACKEND, index);
     }
     check_folder(check, &directory, backend->directory_path);
+    if (backend->hash_key == NULL || !hash_key_parse(backend->hash_key, &key)) {
+        fail(check, &hash_key, "must be address, path, header:NAME or cookie:NAME");
+    }
+    if (backend->hash_bound > 0 && backend->hash_bound <= 100) {
+        fail(check, &hash_bound,
+             "is %lld; it must be above 100 (percent of the average), or 0 for no bound",
+             (long long)backend->hash_bound);
+    }
 }
 
 /* ---- [route:NAME] -------------------------------------------------------------------------- */

@@ -190,6 +190,7 @@ static const char *const balance_names[] = {
     [BALANCE_LEAST_BUSY] = "least_busy",
     [BALANCE_ROUND_ROBIN] = "round_robin",
     [BALANCE_HASH] = "hash",
+    [BALANCE_RANDOM2] = "random2",
     [BALANCE_COUNT] = NULL,
 };
 static const char *const listen_names[] = {
@@ -520,9 +521,9 @@ parse_respond(const char *text, struct respond *respond)
 /* ---- lists --------------------------------------------------------------------------------- */
 
 static char *
-list_full_error(const char *text)
+list_full_error(const char *text, int max)
 {
-    return value_error(text, "is one too many; at most %d are allowed", VALUE_LIST_MAX);
+    return value_error(text, "is one too many; at most %d are allowed", max);
 }
 
 static char *
@@ -531,7 +532,7 @@ parse_addresses_item(const char *text, struct address_list *list)
     struct address address;
 
     if (list->count == VALUE_LIST_MAX) {
-        return list_full_error(text);
+        return list_full_error(text, VALUE_LIST_MAX);
     }
     char *error = address_parse(text, &address);
     if (error == NULL) {
@@ -546,8 +547,8 @@ parse_servers_item(const char *text, struct server_list *list)
 {
     struct server server;
 
-    if (list->count == VALUE_LIST_MAX) {
-        return list_full_error(text);
+    if (list->count == VALUE_SERVERS_MAX) {
+        return list_full_error(text, VALUE_SERVERS_MAX);
     }
     char *error = server_parse(text, &server);
     if (error == NULL) {
@@ -561,7 +562,7 @@ static char *
 parse_texts_item(const char *text, struct text_list *list)
 {
     if (list->count == VALUE_LIST_MAX) {
-        return list_full_error(text);
+        return list_full_error(text, VALUE_LIST_MAX);
     }
     list->item = xrealloc(list->item, (list->count + 1) * sizeof(*list->item));
     list->item[list->count++] = xstrdup(text);
@@ -574,7 +575,7 @@ parse_networks_item(const char *text, struct network_list *list)
     struct network network;
 
     if (list->count == VALUE_LIST_MAX) {
-        return list_full_error(text);
+        return list_full_error(text, VALUE_LIST_MAX);
     }
     char *error = network_parse(text, &network);
     if (error == NULL) {
@@ -709,6 +710,12 @@ print_server(const struct server *server, struct buf *out)
     buf_add_text(out, server->address.text);
     if (server->weight != 1) {
         buf_addf(out, " weight=%lld", (long long)server->weight);
+    }
+    if (server->slots >= 0) {
+        buf_addf(out, " slots=%lld", (long long)server->slots);
+    }
+    if (server->backup) {
+        buf_add_text(out, " backup");
     }
 }
 
@@ -916,7 +923,8 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
         buf_add_text(out, "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N; may be repeated");
         return;
     case VALUE_SERVERS:
-        buf_add_text(out, "HOST:PORT, [IPV6]:PORT or unix:/PATH, then weight=N if wanted; may be "
+        buf_add_text(out, "HOST:PORT, [IPV6]:PORT or unix:/PATH, then weight=N, slots=N and backup "
+                          "if wanted; may be "
                           "repeated");
         return;
     case VALUE_TEXTS:
@@ -938,4 +946,32 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
         break;
     }
     CHECK(type < VALUE_TYPE_COUNT);
+}
+
+/* ---- hash_key ------------------------------------------------------------------------------ */
+
+bool
+hash_key_parse(const char *text, struct hash_key *ret_key)
+{
+    /* RFC 9110 section 5.6.2: names of fields are tokens; those of cookies are as well (RFC 6265
+     * section 4.1.1). */
+    static const char token[] = "!#$%&'*+-.^_`|~0123456789"
+                                "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+    *ret_key = (struct hash_key){.source = HASH_ADDRESS};
+    if (strcmp(text, "address") == 0) {
+        return true;
+    }
+    if (strcmp(text, "path") == 0) {
+        ret_key->source = HASH_PATH;
+        return true;
+    }
+    bool is_header = strncmp(text, "header:", 7) == 0;
+    if (!is_header && strncmp(text, "cookie:", 7) != 0) {
+        return false;
+    }
+    ret_key->source = is_header ? HASH_HEADER : HASH_COOKIE;
+    ret_key->name = text + 7;
+    size_t length = strspn(ret_key->name, token);
+    return length > 0 && ret_key->name[length] == '\0';
 }

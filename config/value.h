@@ -50,6 +50,8 @@ struct address_list {
 struct server {
     struct address address;
     int64_t weight; /* 1 or more */
+    int64_t slots;  /* requests at a time; -1: as the backend says */
+    bool backup;
 };
 
 struct server_list {
@@ -62,7 +64,23 @@ struct text_list {
     char **item; /* owned */
 };
 
-enum balance { BALANCE_LEAST_BUSY = 0, BALANCE_ROUND_ROBIN, BALANCE_HASH, BALANCE_COUNT };
+enum balance {
+    BALANCE_LEAST_BUSY = 0,
+    BALANCE_ROUND_ROBIN,
+    BALANCE_HASH,
+    BALANCE_RANDOM2,
+    BALANCE_COUNT
+};
+
+/* What of a request decides with BALANCE_HASH. */
+enum hash_source { HASH_ADDRESS = 0, HASH_PATH, HASH_HEADER, HASH_COOKIE };
+struct hash_key {
+    enum hash_source source;
+    const char *name; /* HASH_HEADER, HASH_COOKIE; points into the text that was read */
+};
+
+/* Reads "address", "path", "header:NAME" or "cookie:NAME"; false: it is none of them. */
+bool hash_key_parse(const char *text, struct hash_key *ret_key);
 
 /* How an app instance gets its listening socket. */
 enum listen_mode { LISTEN_AUTO = 0, LISTEN_FD, LISTEN_SOCKET, LISTEN_PORT, LISTEN_MODE_COUNT };
@@ -125,6 +143,7 @@ enum value_type {
 
 /* Most items of one list: a bound on what a file can make the processes hold. */
 #define VALUE_LIST_MAX 256
+#define VALUE_SERVERS_MAX 1024 /* as many as the scoreboard has records */
 
 struct value_rules {
     int64_t min; /* min and max: in the unit of the field */

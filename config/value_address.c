@@ -15,6 +15,7 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/str.h"
 #include "config/value_private.h"
 
 /* 0, 1 and 2 are standard input and the logs. */
@@ -22,6 +23,7 @@
 #define INHERITED_FD_MAX 65535
 #define PORT_MAX 65535
 #define WEIGHT_MAX 1000
+#define SLOTS_MAX 65535 /* as of [backend] slots */
 
 #define ADDRESS_FORMS "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N"
 
@@ -165,22 +167,58 @@ address_port(const struct address *address)
     return ntohs(address->sa.sa_family == AF_INET6 ? address->in6.sin6_port : address->in.sin_port);
 }
 
+/* One word behind the address of a server; false: it is none, or is there for the second time. */
+static bool
+server_word(struct str word, struct server *server)
+{
+    char text[32];
+    const char *digits;
+    int64_t number = 0;
+
+    if (word.len >= sizeof(text)) {
+        return false;
+    }
+    memcpy(text, word.ptr, word.len);
+    text[word.len] = '\0';
+    if (strcmp(text, "backup") == 0 && !server->backup) {
+        server->backup = true;
+        return true;
+    }
+    digits = strchr(text, '=');
+    if (digits++ == NULL || !value_scan_number(&digits, &number) || *digits != '\0') {
+        return false;
+    }
+    if (strncmp(text, "weight=", 7) == 0 && server->weight == 0) {
+        server->weight = number;
+        return number >= 1 && number <= WEIGHT_MAX;
+    }
+    if (strncmp(text, "slots=", 6) == 0 && server->slots == -1) {
+        server->slots = number;
+        return number >= 0 && number <= SLOTS_MAX;
+    }
+    return false;
+}
+
 char *
 server_parse(const char *text, struct server *ret_server)
 {
     size_t length = strcspn(text, " \t");
-    const char *option = text + length + strspn(text + length, " \t");
-    int64_t weight = 1;
+    const char *word = text + length + strspn(text + length, " \t");
 
-    if (*option != '\0') {
-        const char *digits = option + 7;
-        if (strncmp(option, "weight=", 7) != 0 || !value_scan_number(&digits, &weight) ||
-            *digits != '\0' || weight < 1 || weight > WEIGHT_MAX) {
+    *ret_server = (struct server){.slots = -1};
+    while (*word != '\0') {
+        size_t word_length = strcspn(word, " \t");
+        if (!server_word((struct str){word, word_length}, ret_server)) {
             return value_error(text,
-                               "may have nothing but weight=N behind the address, with N "
-                               "from 1 to %d",
-                               WEIGHT_MAX);
+                               "may have nothing but weight=N (1 to %d), slots=N (0 to %d) and "
+                               "backup behind the address, each once",
+                               WEIGHT_MAX, SLOTS_MAX);
         }
+        word += word_length;
+        word += strspn(word, " \t");
+    }
+    if (ret_server->weight == 0) {
+        ret_server->weight = 1;
     }
     char *address_text = xstrndup(text, length);
     char *error;
@@ -201,6 +239,5 @@ server_parse(const char *text, struct server *ret_server)
         }
     }
     free(address_text);
-    ret_server->weight = weight;
     return error;
 }

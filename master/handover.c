@@ -311,6 +311,7 @@ fill_servers(const struct master *master, struct state *state)
             atomic_load_explicit(&shown->state, memory_order_relaxed) == BOARD_READY) {
             record->address = copy(shown->address.text);
             record->weight = shown->weight;
+            record->is_backup = shown->is_backup;
         }
     }
 }

@@ -35,6 +35,7 @@
 #include "master/exec_template.h"
 #include "master/free_port.h"
 #include "master/master.h"
+#include "master/waiting.h"
 
 #define PASSED_FD 3 /* SD_LISTEN_FDS_START, sd_listen_fds(3) */
 #define PROBE_FIRST_MS 50
@@ -79,6 +80,7 @@ become_ready(struct instance *instance, const char *address_text)
     atomic_fetch_add_explicit(&record->life, 1, memory_order_relaxed);
     atomic_store_explicit(&record->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&record->down_until_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->full_until_ms, 0, memory_order_relaxed);
     probe_stop(instance);
     child_set_state(&instance->child, CHILD_READY, CHILD_NO_DEADLINE);
     log_info("%s is READY pid=%d address=%s boot=%lldms", instance->child.name,
@@ -762,7 +764,10 @@ show_state(struct child *child)
     struct board_server *record = record_of(instance);
 
     atomic_store_explicit(&record->pid, (uint32_t)child->pid, memory_order_relaxed);
-    atomic_store_explicit(&record->state, shown_state(instance), memory_order_release);
+    atomic_store_explicit(&record->state, shown_state(instance), memory_order_seq_cst);
+    if (shown_state(instance) == BOARD_READY) {
+        waiting_serve(child->master);
+    }
 }
 
 static const struct child_ops instance_ops = {

@@ -31,6 +31,7 @@
 #include "master/notify.h"
 #include "master/proctitle.h"
 #include "master/takeover.h"
+#include "master/waiting.h"
 
 /* Rounds of reconcile() before the loop gets its turn. */
 #define ROUNDS_MAX 8
@@ -350,6 +351,14 @@ open_kernel_objects(struct master *master, struct takeover *takeover)
         start_error(text);
         return EX_OSERR;
     }
+    result = waiting_init(master);
+    if (result != 0) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "cannot make a unix datagram socket: %s",
+                       strerror(-result));
+        start_error(text);
+        return EX_OSERR;
+    }
     oom_watch_init(&master->oom);
     return 0;
 }
@@ -416,6 +425,7 @@ master_init(struct master *master, const struct config_args *args)
     master->pid = getpid();
     master->image_fd = -1;
     master->board_fd = -1;
+    master->wake_fd = -1;
     master->logs = (struct log_files){.error_fd = -1, .access_fd = -1};
     master->pidfile.fd = -1;
     master->runtime_dir.fd = -1;
@@ -468,6 +478,7 @@ master_release(struct master *master)
     notify_close();
     fd_close(&master->image_fd);
     fd_close(&master->board_fd);
+    fd_close(&master->wake_fd);
     if (master->board != NULL) {
         (void)munmap(master->board, sizeof(*master->board)); /* our own mapping: cannot fail */
     }

@@ -68,6 +68,7 @@ struct master {
     struct signal_watchers signals;
     struct scoreboard *board;
     int board_fd; /* owned */
+    int wake_fd;  /* owned; see waiting.h */
     struct list_node children;
     struct lane_set lanes;
     struct slot_set slots;

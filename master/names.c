@@ -13,6 +13,7 @@
 #include "config/base/log.h"
 #include "config/config.h"
 #include "master/master.h"
+#include "master/waiting.h"
 #include "worker/resolver/answer.h"
 
 /* ---- which names there are ------------------------------------------------------------------ */
@@ -140,6 +141,9 @@ on_addresses(struct master *master, struct name *name, const struct answer *answ
     }
     name->is_failing = false;
     tell_left_out(name, change.left_out);
+    if (change.added > 0) {
+        waiting_serve(master); /* requests wait for a server */
+    }
 }
 
 static void

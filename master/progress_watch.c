@@ -18,6 +18,7 @@
 #include "master/lane_plan.h"
 #include "master/master.h"
 #include "master/progress.h"
+#include "master/waiting.h"
 #include "master/worker_child.h"
 
 /* Bounds of the time between two looks. The default, half of 250 ms, is eight wake-ups of the
@@ -212,6 +213,7 @@ on_look(struct ev_loop *loop, ev_timer *timer, int revents)
     } else {
         progress_watch_look(master);
     }
+    waiting_look(master);
     arm(master);
 }
 

@@ -27,6 +27,7 @@
 #include "master/master.h"
 #include "master/notify.h"
 #include "master/worker_child.h"
+#include "master/waiting.h"
 
 /* One more than one: a worker may die of something else in this very moment. Not more, because it
  * may as well be the settings that kill them. */
@@ -250,6 +251,7 @@ commit(struct master *master, struct prepared *prepared)
     apps_commit(master); /* before the old settings go: applications point into them */
     config_free(old);
     slots_send_settings(master);
+    waiting_serve(master); /* there may be servers or slots that were not there before */
     slots_retry(master);
     master_changed(master);
 }

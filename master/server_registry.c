@@ -17,8 +17,10 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/hash.h"
 #include "config/config.h"
 #include "worker/resolver/answer.h"
+#include "worker/slot_queue.h"
 
 void
 server_registry_init(struct server_registry *registry, struct scoreboard *board)
@@ -170,13 +172,87 @@ prepare_backend(struct server_registry *registry, struct backend_settings *backe
     return result;
 }
 
+/* ---- queues --------------------------------------------------------------------------------- */
+
+/* Whether settings that somebody may still use have a backend of that name. */
+static bool
+is_backend_known(const struct server_registry *registry, const char *name)
+{
+    for (uint32_t i = 0; i < BOARD_SERVERS_MAX; i++) {
+        if (registry->records[i].use != RECORD_FREE &&
+            strcmp(registry->board->servers[i].backend, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The queue of a backend stays with its name. Every backend has a record and there are as many
+ * queues as records, so one is free: that of a backend without any. */
+static uint32_t
+queue_assign(struct server_registry *registry, const char *name)
+{
+    struct scoreboard *board = registry->board;
+    uint32_t queue = slot_queue_find(board, name);
+
+    if (queue < BOARD_QUEUES_MAX) {
+        return queue;
+    }
+    for (queue = 0; queue < board->queue_count; queue++) {
+        if (!is_backend_known(registry, board->queues[queue].backend) &&
+            slot_queue_waiting(&board->queues[queue]) == 0) {
+            break;
+        }
+    }
+    CHECK(queue < BOARD_QUEUES_MAX);
+    memset(board->queues[queue].backend, 0, sizeof(board->queues[queue].backend));
+    (void)snprintf(board->queues[queue].backend, sizeof(board->queues[queue].backend), "%s", name);
+    if (queue == board->queue_count) {
+        board->queue_count = queue + 1;
+    }
+    return queue;
+}
+
+/* ---- records -------------------------------------------------------------------------------- */
+
+static void
+show_address(struct board_server *server, uint32_t weight, bool is_backup, const char *text)
+{
+    atomic_store_explicit(&server->weight, weight, memory_order_relaxed);
+    atomic_store_explicit(&server->is_backup, is_backup ? 1 : 0, memory_order_relaxed);
+    atomic_store_explicit(&server->identity, hash_bytes(0, text, strlen(text)),
+                          memory_order_relaxed);
+}
+
+/* What the settings say about a server; the rest of what is known of a name comes with its
+ * addresses. index: of the record in the backend. */
+static void
+board_show_settings(struct board_server *server, const struct backend_settings *backend,
+                    const struct server_record *record, uint32_t index)
+{
+    const struct server *item = record->is_instance ? NULL : &backend->server.item[record->item];
+    int64_t slots = item != NULL && item->slots >= 0 ? item->slots : backend->slots;
+
+    atomic_store_explicit(&server->slots, (uint32_t)slots, memory_order_relaxed);
+    if (item == NULL) {
+        uint32_t instance = index / 2; /* the same one after it was replaced, wherever it listens */
+        atomic_store_explicit(&server->weight, 1, memory_order_relaxed);
+        atomic_store_explicit(&server->is_backup, 0, memory_order_relaxed);
+        atomic_store_explicit(&server->identity, hash_bytes(1, &instance, sizeof(instance)),
+                              memory_order_relaxed);
+    } else if (!record->is_name) {
+        show_address(server, (uint32_t)item->weight, item->backup, item->address.text);
+    }
+}
+
 /* Before any worker gets the settings: one of them tries them before the others. */
 static void
 board_open_record(struct board_server *server, const struct backend_settings *backend,
-                  const struct server_record *record)
+                  const struct server_record *record, uint32_t index, uint32_t queue)
 {
-    size_t index = record->item;
-
+    server->queue = queue;
+    board_show_settings(server, backend, record, index);
+    atomic_store_explicit(&server->full_until_ms, 0, memory_order_relaxed);
     memset(server->backend, 0, sizeof(server->backend));
     (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
     atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
@@ -184,17 +260,16 @@ board_open_record(struct board_server *server, const struct backend_settings *ba
     atomic_store_explicit(&server->requests, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
     if (record->is_instance) {
-        server->weight = 1;
         server->address = (struct address){.fd = -1};
         return; /* FREE until an instance is there: the instance shows its own state */
     }
-    server->weight = (uint32_t)backend->server.item[index].weight;
-    server->address = backend->server.item[index].address;
+    server->address = backend->server.item[record->item].address;
     if (!record->is_name) {
         atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
     } else if (record->known != NULL) {
         server->address = *record->known;
-        server->weight = (uint32_t)record->known_weight;
+        show_address(server, (uint32_t)record->known_weight, record->known_backup,
+                     record->known->text);
         atomic_store_explicit(&server->state, BOARD_READY, memory_order_release);
     }
 }
@@ -332,24 +407,28 @@ drain_missing(struct server_registry *registry, const struct backend_settings *b
 /* Gives one address a record, or leaves it the one that it has. */
 static void
 place_address(struct server_registry *registry, const struct backend_settings *backend, size_t item,
-              const struct address *address, uint32_t weight, struct server_change *change)
+              const struct answer_address *answer, const struct address *address,
+              struct server_change *change)
 {
+    const struct server *settings = &backend->server.item[item];
     struct board_server *server = find_address(registry, backend, item, address->text);
+    bool is_new = server == NULL;
 
-    if (server == NULL) {
+    if (is_new) {
         server = find_room(registry, backend, item);
         if (server == NULL) {
             change->left_out++;
             return;
         }
-        server->weight = weight;
-        open_address(server, address);
-        change->added++;
-        return;
     }
-    server->weight = weight;
-    change->added += state_of(server) == BOARD_DRAINING ? 1 : 0;
-    set_state(server, BOARD_READY);
+    change->added += is_new || state_of(server) == BOARD_DRAINING ? 1 : 0;
+    show_address(server, (uint32_t)settings->weight * answer->weight,
+                 settings->backup || answer->is_backup != 0, address->text);
+    if (is_new) {
+        open_address(server, address);
+    } else {
+        set_state(server, BOARD_READY);
+    }
 }
 
 struct server_change
@@ -361,18 +440,20 @@ server_registry_resolve(struct server_registry *registry, const struct backend_s
     size_t used = 0;
 
     free_drained(registry, backend, item);
-    /* New ones first: there is never a moment without any server. */
-    for (size_t i = 0; i < count; i++) {
-        if (addresses[i].is_backup) {
-            continue; /* RFC 2782: not while there are targets of a higher priority */
+    /* New ones before those that are gone leave: there is never a moment without any server.
+     * Targets of the first priority before the others (RFC 2782): those only stand by. */
+    for (uint8_t backup = 0; backup <= 1; backup++) {
+        for (size_t i = 0; i < count; i++) {
+            if (addresses[i].is_backup != backup) {
+                continue;
+            }
+            if (used == (size_t)backend->addresses) {
+                change.left_out++;
+                continue;
+            }
+            answer_to_address(&addresses[i], &wanted[used]);
+            place_address(registry, backend, item, &addresses[i], &wanted[used++], &change);
         }
-        if (used == (size_t)backend->addresses) {
-            change.left_out++;
-            continue;
-        }
-        answer_to_address(&addresses[i], &wanted[used]);
-        place_address(registry, backend, item, &wanted[used++],
-                      (uint32_t)backend->server.item[item].weight * addresses[i].weight, &change);
     }
     drain_missing(registry, backend, item, wanted, used, &change);
     free(wanted);
@@ -382,12 +463,15 @@ server_registry_resolve(struct server_registry *registry, const struct backend_s
 static void
 board_open_new_records(struct server_registry *registry, const struct backend_settings *backend)
 {
+    uint32_t queue = queue_assign(registry, backend->name);
+
     for (uint32_t i = 0; i < backend->record_count; i++) {
         struct server_record *record = &registry->records[backend->records[i]];
         /* A board that is younger than the record knows nothing of it. */
         bool is_unknown = registry->board->servers[backend->records[i]].backend[0] == '\0';
         if (record->use == RECORD_NEW || is_unknown) {
-            board_open_record(&registry->board->servers[backend->records[i]], backend, record);
+            board_open_record(&registry->board->servers[backend->records[i]], backend, record, i,
+                              queue);
         }
         free(record->known); /* the board knows it now */
         record->known = NULL;
@@ -464,10 +548,7 @@ server_registry_commit(struct server_registry *registry, const struct config *co
         const struct backend_settings *backend = &config->backends[b];
         for (uint32_t i = 0; i < backend->record_count; i++) {
             struct server_record *record = &registry->records[backend->records[i]];
-            if (!record->is_instance && !record->is_name) {
-                registry->board->servers[backend->records[i]].weight =
-                    (uint32_t)backend->server.item[record->item].weight;
-            }
+            board_show_settings(&registry->board->servers[backend->records[i]], backend, record, i);
             record->use = RECORD_USED;
         }
     }
@@ -486,7 +567,7 @@ server_registry_restore(struct server_registry *registry, uint32_t number, const
 
 void
 server_registry_restore_address(struct server_registry *registry, uint32_t number,
-                                const char *address, int64_t weight)
+                                const char *address, int64_t weight, bool is_backup)
 {
     struct server_record *record = &registry->records[number];
     struct address known;
@@ -497,6 +578,7 @@ server_registry_restore_address(struct server_registry *registry, uint32_t numbe
         record->known = xcalloc(1, sizeof(*record->known));
         *record->known = known;
         record->known_weight = weight;
+        record->known_backup = is_backup;
     }
     free(error);
 }

@@ -33,6 +33,7 @@ struct server_record {
     char *key;             /* owned; what the record stands for */
     struct address *known; /* owned; of a predecessor: the address that it had; NULL: none */
     int64_t known_weight;
+    bool known_backup;
 };
 
 struct server_registry {
@@ -80,7 +81,7 @@ uint32_t server_registry_count_resolved(const struct server_registry *registry,
                                         const struct backend_settings *backend, size_t item);
 /* What a predecessor knew: the record, which is restored, had this address. */
 void server_registry_restore_address(struct server_registry *registry, uint32_t number,
-                                     const char *address, int64_t weight);
+                                     const char *address, int64_t weight, bool is_backup);
 
 /* Index of the records of instance `index`, first or second, in backend_settings.records. */
 static inline uint32_t

@@ -13,6 +13,7 @@
 #include "master/lane_plan.h"
 #include "master/master.h"
 #include "master/worker_child.h"
+#include "worker/slot_queue.h"
 
 static uint64_t
 load(const _Atomic uint64_t *counter)
@@ -99,8 +100,24 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
     json_text(out, "state", board_state_name(state));
     json_number(out, "pid", atomic_load_explicit(&server->pid, memory_order_relaxed));
     json_number(out, "in_flight", atomic_load_explicit(&server->in_flight, memory_order_relaxed));
+    json_number(out, "slots", atomic_load_explicit(&server->slots, memory_order_relaxed));
+    json_number(out, "weight", atomic_load_explicit(&server->weight, memory_order_relaxed));
+    json_text(out, "role",
+              atomic_load_explicit(&server->is_backup, memory_order_relaxed) != 0 ? "backup"
+                                                                                  : "primary");
     json_number(out, "requests", (int64_t)load(&server->requests));
     json_close(out, '}');
+}
+
+/* Requests that wait for a slot, over all workers. */
+static int64_t
+queued(const struct master *master, const struct backend_settings *backend)
+{
+    const struct scoreboard *board = master->board;
+
+    return backend->record_count == 0
+               ? 0
+               : slot_queue_waiting(&board->queues[board->servers[backend->records[0]].queue]);
 }
 
 static void
@@ -111,6 +128,8 @@ print_backends(const struct master *master, struct buf *out)
         const struct backend_settings *backend = &master->config->backends[i];
         json_open(out, NULL, '{');
         json_text(out, "name", backend->name);
+        json_number(out, "queued", queued(master, backend));
+        json_number(out, "queue", backend->queue);
         json_open(out, "servers", '[');
         for (uint32_t r = 0; r < backend->record_count; r++) {
             print_server(master, backend->records[r], out);

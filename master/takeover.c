@@ -277,7 +277,8 @@ restore_servers(const struct state *state, struct master *master)
                                 (uint64_t)server->left_serial);
         if (server->address != NULL) {
             server_registry_restore_address(&master->registry, (uint32_t)server->record,
-                                            server->address, server->weight);
+                                            server->address, server->weight,
+                                            server->is_backup != 0);
         }
     }
 }

@@ -25,6 +25,7 @@
 #include "master/master.h"
 #include "master/proctitle.h"
 #include "master/slots.h"
+#include "master/waiting.h"
 #include "worker/channel.h"
 #include "worker/heritage.h"
 #include "worker/worker.h"
@@ -85,6 +86,7 @@ life_end(struct worker_child *worker)
     if (worker->cell != WORKER_NO_CELL) {
         board_retire_worker(worker->child.master->board, worker->cell);
         worker->cell = WORKER_NO_CELL;
+        waiting_serve_after_death(worker->child.master);
     }
     free(worker->lanes);
     worker->lanes = NULL;

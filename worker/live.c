@@ -107,6 +107,27 @@ route_build(struct live *live, struct route *route, const struct route_settings 
     return true;
 }
 
+static void
+backend_build(struct backend *backend, const struct backend_settings *settings,
+              const struct scoreboard *board, uint32_t random)
+{
+    backend->settings = settings;
+    backend->queue = board->servers[settings->records[0]].queue;
+    backend->weight_max = 1;
+    backend->is_uniform = true;
+    for (size_t i = 0; i < settings->server.count; i++) {
+        const struct server *server = &settings->server.item[i];
+        if (server->weight > backend->weight_max) {
+            backend->weight_max = (uint32_t)server->weight;
+        }
+        backend->has_srv = backend->has_srv || server->address.kind == ADDRESS_SRV;
+        backend->is_uniform = backend->is_uniform && !backend->has_srv &&
+                              server->weight == settings->server.item[0].weight;
+    }
+    CHECK(hash_key_parse(settings->hash_key, &backend->hash_key)); /* it was checked */
+    balance_state_init(&backend->balance, random);
+}
+
 /* ---- lifecycle --------------------------------------------------------------------------------
  */
 
@@ -119,7 +140,6 @@ live_free(struct live *live)
         buf_release(&live->routes[i].fixed.body);
     }
     for (size_t i = 0; i < live->config->backend_count; i++) {
-        CHECK(live->backends[i].waiting_count == 0);
         balance_state_release(&live->backends[i].balance);
     }
     free(live->routes);
@@ -130,7 +150,8 @@ live_free(struct live *live)
 }
 
 struct live *
-live_new(struct config *config, uint64_t serial, struct buf *ret_why)
+live_new(struct config *config, uint64_t serial, const struct scoreboard *board,
+         struct buf *ret_why)
 {
     struct live *live = xcalloc(1, sizeof(*live));
     uint64_t random = hash_mix((uint64_t)clock_mono_us(), (uint64_t)(uintptr_t)live);
@@ -148,9 +169,8 @@ live_new(struct config *config, uint64_t serial, struct buf *ret_why)
     live->backends = xcalloc(config->backend_count, sizeof(*live->backends));
     live->table = route_table_new(config);
     for (size_t i = 0; i < config->backend_count; i++) {
-        live->backends[i].settings = &config->backends[i];
         random = hash_mix(random, i + 1);
-        balance_state_init(&live->backends[i].balance, (uint32_t)random);
+        backend_build(&live->backends[i], &config->backends[i], board, (uint32_t)random);
     }
     for (size_t i = 0; i < config->route_count; i++) {
         if (!route_build(live, &live->routes[i], &config->routes[i], ret_why)) {

@@ -33,7 +33,11 @@ struct backend {
     const struct backend_settings *settings;
     /* runtime fields */
     struct balance_state balance;
-    uint32_t waiting_count; /* requests of it that wait for a slot, on worker->waiting */
+    struct hash_key hash_key;
+    uint32_t queue;      /* of the scoreboard: where its requests wait for a slot */
+    uint32_t weight_max; /* of its servers */
+    bool is_uniform;     /* all have that weight */
+    bool has_srv;        /* weights of SRV records: neither holds for them */
 };
 
 struct route {
@@ -55,9 +59,10 @@ struct live {
     struct backend *backends;  /* owned; as config->backends */
 };
 
-/* Builds what is needed to serve config, which it takes in any case. NULL with a sentence in
- * ret_why when a folder cannot be opened by this worker. */
-struct live *live_new(struct config *config, uint64_t serial, struct buf *ret_why);
+/* Builds what is needed to serve config, which it takes in any case; its records are on board. NULL
+ * with a sentence in ret_why when a folder cannot be opened by this worker. */
+struct live *live_new(struct config *config, uint64_t serial, const struct scoreboard *board,
+                      struct buf *ret_why);
 struct live *live_ref(struct live *live);
 /* Gives up one reference and stores NULL; the last one frees all. */
 void live_unref(struct live **live);

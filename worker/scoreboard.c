@@ -14,13 +14,17 @@
 #include "config/base/check.h"
 #include "config/base/fd.h"
 #include "config/base/hash.h"
+#include "worker/slot_queue.h"
 
 /* "NARWHAL1" */
 #define BOARD_MAGIC UINT64_C(0x314c41485752414e)
 /* For a change that layout_version() does not see: another meaning of the same bytes. */
 #ifndef BOARD_VERSION
-#define BOARD_VERSION 1
+#define BOARD_VERSION 2
 #endif
+
+/* Readings of one server, each of some microseconds, before the count is left for later. */
+#define RECOUNT_TRIES 200
 
 static const char *const state_names[BOARD_STATE_COUNT] = {
 #define BOARD_STATE_NAME(name) [BOARD_##name] = #name,
@@ -45,7 +49,11 @@ layout_version(void)
                             offsetof(struct scoreboard, servers),
                             offsetof(struct board_worker, counters),
                             offsetof(struct board_worker, claims),
-                            offsetof(struct board_server, in_flight)};
+                            offsetof(struct board_server, state),
+                            offsetof(struct board_server, address),
+                            offsetof(struct scoreboard, queues),
+                            offsetof(struct board_queue, waiting),
+                            offsetof(struct board_queue, place)};
     uint64_t hash = hash_bytes(0, sizes, sizeof(sizes));
 
 #define BOARD_COUNTER_HASH(name, text) hash = hash_bytes(hash, #name, sizeof(#name));
@@ -123,29 +131,33 @@ board_copy_request(const struct board_worker *worker, char ret_text[BOARD_REQUES
     return began_ms;
 }
 
+/* ---- claims --------------------------------------------------------------------------------- */
+
 bool
 board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t slots)
 {
-    _Atomic uint32_t *mine = &board->workers[cell].claims[server];
+    _Atomic uint64_t *mine = &board->workers[cell].claims[server];
     _Atomic uint32_t *all = &board->servers[server].in_flight;
-
-    atomic_store_explicit(mine, atomic_load_explicit(mine, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    uint64_t was = claims_begin(mine);
     uint32_t now = atomic_load_explicit(all, memory_order_relaxed);
+
     do {
         if (slots > 0 && now >= slots) {
-            atomic_store_explicit(mine, atomic_load_explicit(mine, memory_order_relaxed) - 1,
-                                  memory_order_relaxed);
+            claims_end(mine, was, 0);
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(all, &now, now + 1, memory_order_relaxed,
+        /* seq_cst here and in slot_queue.c: who frees a slot and then looks for somebody who waits,
+         * and who begins to wait and then looks for a free slot, must not miss each other. */
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, now + 1, memory_order_seq_cst,
                                                     memory_order_relaxed));
+    claims_end(mine, was, 1);
     /* The line is this CPU's own since the exchange above. */
     atomic_fetch_add_explicit(&board->servers[server].requests, 1, memory_order_relaxed);
     return true;
 }
 
-/* Takes at most count away and never goes below zero: see board_claim(). */
+/* Takes count away. Below zero only the clients of a broken worker could bring it, and that worker
+ * shall not stop the others. */
 static void
 in_flight_sub(_Atomic uint32_t *all, uint32_t count)
 {
@@ -154,35 +166,124 @@ in_flight_sub(_Atomic uint32_t *all, uint32_t count)
 
     do {
         less = now > count ? now - count : 0;
-    } while (!atomic_compare_exchange_weak_explicit(all, &now, less, memory_order_relaxed,
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, less, memory_order_seq_cst,
                                                     memory_order_relaxed));
 }
 
 void
 board_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server)
 {
-    _Atomic uint32_t *mine = &board->workers[cell].claims[server];
-    uint32_t held = atomic_load_explicit(mine, memory_order_relaxed);
+    _Atomic uint64_t *mine = &board->workers[cell].claims[server];
+    uint64_t was = claims_begin(mine);
 
-    CHECK(held > 0);
+    CHECK((was & CLAIMS_COUNT) > 0);
     in_flight_sub(&board->servers[server].in_flight, 1);
-    atomic_store_explicit(mine, held - 1, memory_order_relaxed);
+    claims_end(mine, was, -1);
+}
+
+/* ---- after a death -------------------------------------------------------------------------- */
+
+/* The claims of all living cells at a server, or -1 when one of them is just being changed. What
+ * was read goes to seen[], so that a second reading can be compared. */
+static int64_t
+claims_sum(const struct scoreboard *board, uint32_t server, uint64_t seen[BOARD_CELLS_MAX])
+{
+    int64_t sum = 0;
+
+    for (uint32_t cell = 0; cell < BOARD_CELLS_MAX; cell++) {
+        const struct board_worker *worker = &board->workers[cell];
+        seen[cell] = 0;
+        if (atomic_load_explicit(&worker->state, memory_order_acquire) == BOARD_FREE) {
+            continue;
+        }
+        seen[cell] = atomic_load_explicit(&worker->claims[server], memory_order_acquire);
+        if ((seen[cell] & CLAIMS_MARK) != 0) {
+            return -1;
+        }
+        sum += (int64_t)(seen[cell] & CLAIMS_COUNT);
+    }
+    return sum;
+}
+
+/* Between two equal readings of all words nobody claimed, gave back, handed out or took: each of
+ * these leaves another word behind. So what was read of in_flight and of the queue between them
+ * belongs together. */
+static bool
+recount_server(struct scoreboard *board, uint32_t server)
+{
+    uint64_t before[BOARD_CELLS_MAX];
+    uint64_t after[BOARD_CELLS_MAX];
+    struct board_server *record = &board->servers[server];
+    int64_t sum = claims_sum(board, server, before);
+
+    if (sum < 0) {
+        return false;
+    }
+    uint32_t shown = atomic_load_explicit(&record->in_flight, memory_order_acquire);
+    sum += slot_queue_handed_out(&board->queues[record->queue], server);
+    atomic_thread_fence(memory_order_acquire);
+    if (claims_sum(board, server, after) < 0 || memcmp(before, after, sizeof(before)) != 0) {
+        return false;
+    }
+    /* Who changes it from here on changes it by one from what was shown: that is still right. */
+    return atomic_compare_exchange_strong_explicit(&record->in_flight, &shown, (uint32_t)sum,
+                                                   memory_order_seq_cst, memory_order_relaxed);
+}
+
+void
+board_recount(struct scoreboard *board)
+{
+    for (uint32_t word = 0; word < BOARD_SERVERS_MAX / 64; word++) {
+        uint64_t due = board->recount_due[word];
+        for (uint64_t left = due; left != 0; left &= left - 1) {
+            uint32_t server = word * 64 + (uint32_t)__builtin_ctzll(left);
+            bool counted = false;
+            for (int i = 0; i < RECOUNT_TRIES && !counted; i++) {
+                counted = recount_server(board, server);
+            }
+            if (counted) {
+                board->recount_due[word] &= ~(left & -left);
+            }
+        }
+    }
+}
+
+bool
+board_is_recount_due(const struct scoreboard *board)
+{
+    for (uint32_t word = 0; word < BOARD_SERVERS_MAX / 64; word++) {
+        if (board->recount_due[word] != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void
 board_retire_worker(struct scoreboard *board, uint32_t cell)
 {
     struct board_worker *worker = &board->workers[cell];
+    uint32_t handed[BOARD_SERVERS_MAX] = {0};
 
 #define BOARD_COUNTER_FOLD(name, text)                                                             \
     board_count(&board->retired.name,                                                              \
                 atomic_exchange_explicit(&worker->counters.name, 0, memory_order_relaxed));
     BOARD_COUNTERS(BOARD_COUNTER_FOLD)
 #undef BOARD_COUNTER_FOLD
+    for (uint32_t queue = 0; queue < board->queue_count; queue++) {
+        slot_queue_retire_cell(&board->queues[queue], cell, handed);
+    }
     for (uint32_t server = 0; server < BOARD_SERVERS_MAX; server++) {
-        uint32_t held = atomic_exchange_explicit(&worker->claims[server], 0, memory_order_relaxed);
-        if (held > 0) {
+        uint64_t was = atomic_load_explicit(&worker->claims[server], memory_order_relaxed);
+        uint32_t held = (uint32_t)(was & CLAIMS_COUNT) + handed[server];
+        if ((was & CLAIMS_MARK) != 0) {
+            board->recount_due[server / 64] |= UINT64_C(1) << (server % 64);
+        } else if (held > 0) {
             in_flight_sub(&board->servers[server].in_flight, held);
+        }
+        if (was != 0) {
+            atomic_store_explicit(&worker->claims[server], ((was >> 32) + 1) << 32,
+                                  memory_order_release);
         }
     }
     atomic_store_explicit(&worker->turn_started_ms, 0, memory_order_relaxed);
@@ -191,6 +292,7 @@ board_retire_worker(struct scoreboard *board, uint32_t cell)
     atomic_store_explicit(&worker->busy_us, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->state, BOARD_FREE, memory_order_release);
+    board_recount(board); /* what is left is counted by a later call */
 }
 
 static uint64_t

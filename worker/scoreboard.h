@@ -25,9 +25,12 @@
 #define BOARD_SLOTS_MAX 256
 #define BOARD_CELLS_MAX (2 * BOARD_SLOTS_MAX) /* each slot may have one worker leaving */
 #define BOARD_SERVERS_MAX 1024
-#define BOARD_NAME_MAX 33 /* name of a backend with its NUL */
+#define BOARD_QUEUES_MAX 1024            /* each backend has a record and a queue */
+#define BOARD_QUEUE_PLACES (16u * 1024u) /* a power of two; more than may wait in one queue */
+#define BOARD_NAME_MAX 33                /* name of a backend with its NUL */
 #define BOARD_REQUEST_MAX 192
 #define BOARD_DEATHS_MAX 64
+#define BOARD_WAKE_NAME 8
 
 /* Life of a child, worker or app instance; DESIGN: STARTING -> READY -> DRAINING -> GONE. */
 #define BOARD_STATES(X) X(FREE) X(STARTING) X(READY) X(DRAINING) X(BACKOFF) X(DOWN)
@@ -75,29 +78,49 @@ struct board_worker {
     _Alignas(BOARD_LINE) _Atomic int64_t turn_started_ms; /* 0: waiting for events */
     _Atomic uint64_t settings_serial;                     /* of the settings in use */
     _Atomic uint64_t busy_us;                             /* in turns of the loop that ended */
+    unsigned char wake_name[BOARD_WAKE_NAME]; /* where it is woken, see wake.h; written at birth */
     /* lines: what the worker does, written by it when it begins to answer a request and kept until
      * the next one begins: "GET /path". See board_note_request() and board_copy_request(). */
     _Alignas(BOARD_LINE) _Atomic int64_t request_began_ms; /* clock_mono_ms(); 0: none yet */
     char request[BOARD_REQUEST_MAX - sizeof(int64_t)];
     /* lines: written by the worker */
     _Alignas(BOARD_LINE) struct board_counters counters;
-    /* Requests this worker has open at each server: what to give back when it dies. */
-    _Alignas(BOARD_LINE) _Atomic uint32_t claims[BOARD_SERVERS_MAX];
+    /* Requests this worker has open at each server: what to give back when it dies. A word counts
+     * its own changes as well, see claims_begin(). */
+    _Alignas(BOARD_LINE) _Atomic uint64_t claims[BOARD_SERVERS_MAX];
 };
 
 struct board_server {
+    /* line: all that a choice looks at, so that it costs one line for each server. What the master
+     * writes here changes with settings and lives only, the rest with every request. */
+    _Alignas(BOARD_LINE) _Atomic uint32_t in_flight; /* requests open, over all workers */
+    _Atomic uint32_t state;                          /* the master: enum board_state */
+    _Atomic uint32_t slots;        /* the master: most that may be open; 0: no limit */
+    _Atomic uint32_t weight;       /* the master */
+    _Atomic uint32_t is_backup;    /* the master: chosen when no other can be */
+    _Atomic uint32_t failures;     /* connection failures in a row */
+    _Atomic int64_t down_until_ms; /* not chosen before, unless all are down */
+    _Atomic int64_t full_until_ms; /* its accept queue had no room (unix(7), EAGAIN) */
+    _Atomic uint64_t requests;     /* claims ever made, over all its lives */
+    _Atomic uint64_t identity;     /* the master: a hash of what it is, for BALANCE_HASH */
     /* lines: written by the master; the address before the state becomes READY */
-    _Alignas(BOARD_LINE) _Atomic uint32_t state; /* enum board_state */
-    _Atomic uint32_t life; /* counts the uses of this record and its address */
-    _Atomic uint32_t pid;  /* of an app instance, else 0 */
-    uint32_t weight;
+    _Alignas(BOARD_LINE) _Atomic uint32_t life; /* counts the uses of this record and its address */
+    _Atomic uint32_t pid;                       /* of an app instance, else 0 */
+    uint32_t queue;                             /* of its backend */
     char backend[BOARD_NAME_MAX];
     struct address address;
-    /* line: written by all workers */
-    _Alignas(BOARD_LINE) _Atomic uint32_t in_flight; /* requests open, over all workers */
-    _Atomic uint32_t failures;                       /* connection failures in a row */
-    _Atomic int64_t down_until_ms;                   /* not chosen before, unless all are down */
-    _Atomic uint64_t requests;                       /* claims ever made, over all its lives */
+};
+
+/* Where the requests of one backend wait for a slot, over all workers; see slot_queue.h. */
+struct board_queue {
+    /* line: written by the master */
+    _Alignas(BOARD_LINE) char backend[BOARD_NAME_MAX]; /* "": free */
+    /* lines: written by whoever moves them on; head: all before it have left; tail: free from it */
+    _Alignas(BOARD_LINE) _Atomic uint64_t head;
+    _Alignas(BOARD_LINE) _Atomic uint64_t tail;
+    /* lines: how many wait for each cell; written by its worker */
+    _Alignas(BOARD_LINE) _Atomic uint32_t waiting[BOARD_CELLS_MAX];
+    _Alignas(BOARD_LINE) _Atomic uint64_t place[BOARD_QUEUE_PLACES];
 };
 
 /* What is remembered of a dead child, worker or app instance; master/deaths.h fills and shows it.
@@ -131,9 +154,12 @@ struct scoreboard {
     uint32_t version;
     uint32_t size;
     _Atomic int64_t started_ms;                         /* of the master */
+    _Atomic uint32_t queue_count;                       /* the master: queues that were ever used */
     _Alignas(BOARD_LINE) struct board_counters retired; /* of workers that are gone: the master's */
     struct board_worker workers[BOARD_CELLS_MAX];
     struct board_server servers[BOARD_SERVERS_MAX];
+    struct board_queue queues[BOARD_QUEUES_MAX];
+    uint64_t recount_due[BOARD_SERVERS_MAX / 64]; /* the master's alone: a bit each */
     /* A ring, the master's alone: the newest is before death_next. */
     _Alignas(BOARD_LINE) uint32_t death_next;
     uint32_t death_count;
@@ -177,14 +203,47 @@ board_note_request(struct board_worker *me, struct str method, struct str path, 
  * one request and half of the next; one that stands still or is dead has a whole one. */
 int64_t board_copy_request(const struct board_worker *worker, char ret_text[BOARD_REQUEST_MAX]);
 
+/* ---- claims ----------------------------------------------------------------------------------
+ *
+ * in_flight of a server is the sum of what the cells claim and of what the queue has handed out.
+ * Changing both takes two stores, and a worker may be killed between them. So it marks its word
+ * before the first and unmarks it with the second: a word found unmarked tells exactly what the
+ * dead had, and a marked one makes the master count anew what the server has. */
+#define CLAIMS_MARK (UINT64_C(1) << 31)
+#define CLAIMS_COUNT (CLAIMS_MARK - 1)
+
+/* Marks the word of a cell; returns it as it was. In its worker. */
+static inline uint64_t
+claims_begin(_Atomic uint64_t *word)
+{
+    uint64_t was = atomic_load_explicit(word, memory_order_relaxed);
+
+    atomic_store_explicit(word, was | CLAIMS_MARK, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* before the exchange that this is about */
+    return was;
+}
+
+/* Unmarks it with more claims than before, and counts the change in the upper half. */
+static inline void
+claims_end(_Atomic uint64_t *word, uint64_t was, int more)
+{
+    uint64_t count = (was & CLAIMS_COUNT) + (uint64_t)(int64_t)more;
+
+    atomic_store_explicit(word, (((was >> 32) + 1) << 32) | count, memory_order_release);
+}
+
 /* Claims one request at a server for a cell: false when slots (0: no limit) are taken. Exact
- * across workers. The claim is noted in the cell first, so that a worker dying in between can only
- * make the master give back one too many, which it clamps. Worker. */
+ * across workers. Worker. */
 bool board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t slots);
 /* Gives one claim back. Worker. */
 void board_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server);
-/* Folds the counters of a dead worker into the retired totals, gives back its claims, frees the
- * cell. Master only, after the process is reaped. */
+/* Folds the counters of a dead worker into the retired totals, takes its requests out of the
+ * queues, gives back its claims and what it had been handed there, frees the cell. Master only,
+ * after the process is reaped. Whoever waits is to be served then: slot_queue_serve(). */
 void board_retire_worker(struct scoreboard *board, uint32_t cell);
+/* Counts anew what servers have whose claims were just changing when a worker died. Some may be
+ * left to be counted, because others kept changing theirs. Master only. */
+void board_recount(struct scoreboard *board);
+bool board_is_recount_due(const struct scoreboard *board);
 /* Sum of a counter over the living and the retired, by its offset in struct board_counters. */
 uint64_t board_total(const struct scoreboard *board, size_t counter_offset);

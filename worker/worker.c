@@ -198,7 +198,7 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
         refuse_settings(worker, serial, error);
         return;
     }
-    struct live *live = live_new(config, serial, &why);
+    struct live *live = live_new(config, serial, worker->board, &why);
     if (live == NULL) {
         refuse_settings(worker, serial, why.len > 0 ? why.ptr : "unknown");
         buf_release(&why);
@@ -391,8 +391,14 @@ worker_new(const struct heritage *heritage)
     client_counts_init(&worker->client_counts, worker->random);
     acceptor_init(worker);
     upstream_init(worker);
-    proxy_queue_init(worker);
     deadline_init(&worker->drain_deadline, on_drain_deadline);
+    int error = proxy_queue_new(worker);
+    if (error != 0) {
+        log_error("cannot make a datagram socket to be woken by (unix): %s", strerror(-error));
+        ev_loop_destroy(worker->loop);
+        free(worker);
+        return NULL;
+    }
     access_log_init(&worker->access_log, worker->loop);
     access_log_set_fd(&worker->access_log, heritage->access_log_fd);
     start_watchers(worker);
@@ -406,6 +412,7 @@ worker_free(struct worker *worker)
     LIST_FOR_EACH_SAFE (node, &worker->conns) {
         conn_close(container_of(node, struct conn, node), CLOSE_STOPPED);
     }
+    proxy_queue_free(worker);
     upstream_release(worker);
     worker->spare_conn_count = WORKER_SPARES_MAX; /* conn_free() keeps no more spares */
     LIST_FOR_EACH_SAFE (node, &worker->graveyard) {

@@ -25,6 +25,7 @@ struct conn;
 struct exchange;
 struct live;
 struct upstream;
+struct waiting_room;
 
 /* One read takes at most this much; what is not used up in the same turn is copied. */
 #define WORKER_SCRATCH_BYTES (64 * 1024)
@@ -64,10 +65,7 @@ struct worker {
     struct deadline drain_deadline; /* graceful_timeout */
 
     struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
-    struct list_node waiting; /* struct proxy.wait_node: requests that wait for a slot, FIFO */
-    ev_timer wait_tick; /* running while requests wait for a slot that another worker may free */
-    ev_timer wait_wake; /* one shot: this worker gave a slot back */
-    uint32_t waiting_count;
+    struct waiting_room *waiting_room;             /* owned; requests that wait for a slot */
 
     struct access_log access_log;
 

@@ -131,12 +131,12 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # canned.c: the upstream, and the limits
-    def start_canned(self, name, cpu, body_size=3):
+    def start_canned(self, name, cpu, body_size=3, address="127.0.0.1"):
         program = self.path("canned")
         if not os.path.exists(program):
             subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", program,
                             os.path.join(HERE, "canned.c")], check=True)
-        process = self.run(name, [program, str(body_size)], cpu, stdout=subprocess.PIPE)
+        process = self.run(name, [program, str(body_size), address], cpu, stdout=subprocess.PIPE)
         self.wait_port(name, int(process.stdout.readline()))
 
     def start_narwhal(self):

@@ -6,8 +6,9 @@
  * and write(), which take the longer way through the kernel's file layer. What a server costs above
  * this is what it does with a request; below it no server that waits in epoll can get.
  *
- *   canned [SIZE]    listens on 127.0.0.1, any free port, and writes the port as its first line;
- *                    the body has SIZE bytes, 3 when it is not said
+ *   canned [SIZE [ADDRESS]]    listens on ADDRESS, 127.0.0.1 when it is not said, any free port,
+ *                              and writes the port as its first line; the body has SIZE bytes, 3
+ *                              when it is not said
  *
  * Ends by a signal. Not part of narwhal; run.sh compiles it.
  */
@@ -66,16 +67,16 @@ watch(int epoll_fd, int fd)
 }
 
 static int
-listen_on_any_port(void)
+listen_on_any_port(const char *host)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(host)};
     socklen_t length = sizeof(address);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd == -1 || bind(fd, (struct sockaddr *)&address, length) == -1 ||
         listen(fd, SOMAXCONN) == -1 ||
         getsockname(fd, (struct sockaddr *)&address, &length) == -1) {
-        die("listen on 127.0.0.1");
+        die("listen");
     }
     printf("%d\n", ntohs(address.sin_port));
     if (fflush(stdout) == EOF) {
@@ -127,7 +128,7 @@ main(int argc, char **argv)
     if (epoll_fd == -1) {
         die("epoll_create1");
     }
-    int listener = listen_on_any_port();
+    int listener = listen_on_any_port(argc > 2 ? argv[2] : "127.0.0.1");
     watch(epoll_fd, listener);
     for (;;) {
         int count = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);

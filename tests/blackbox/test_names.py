@@ -187,6 +187,11 @@ def test_srv_records_have_ports_and_weights_and_priorities():
                   balance="round_robin") as narwhal:
         assert seen(narwhal, 40) == {"127.0.0.2", "127.0.0.3"}
         assert one.requests == 30 and two.requests == 10 and last.requests == 0
+        # RFC 2782: the next priority when none of the first can be reached.
+        narwhal.expect_error(r"server=127\.0\.0\.[23]")
+        one.stop()
+        two.stop()
+        assert seen(narwhal, 10) == {"127.0.0.4"}
 
 
 # ---- names that do not resolve -------------------------------------------------------------------

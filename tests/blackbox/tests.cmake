@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The black-box tests, one line a file; test style.registered fails when one is missing.
+blackbox_test(balance)
 blackbox_test(big_upload SLOW TIMEOUT 300)
 blackbox_test(chaos SLOW TIMEOUT 300)
 blackbox_test(chaos_load)

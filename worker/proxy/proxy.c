@@ -140,8 +140,8 @@ backend_start(struct exchange *exchange)
     proxy->state = PROXY_CHOOSE;
     proxy_init_waiting(proxy);
     exchange->state = proxy;
-    if (proxy->backend->waiting_count > 0) {
-        proxy_enter_queue(proxy); /* nobody overtakes those who wait */
+    if (proxy_must_wait(proxy)) {
+        proxy_enter_queue(proxy, false);
     } else {
         proxy_try(proxy);
     }
@@ -156,21 +156,6 @@ proxy_forget_input(struct proxy *proxy)
     proxy->input = NULL;
     proxy->input_length = 0;
     proxy->input_capacity = 0;
-}
-
-void
-proxy_unclaim(struct proxy *proxy)
-{
-    struct worker *worker = proxy->worker;
-
-    if (proxy->claimed) {
-        proxy->claimed = false;
-        board_unclaim(worker->board, worker->heritage->cell, proxy->record);
-        if (worker->waiting_count > 0 && !ev_is_active(&worker->wait_wake)) {
-            ev_timer_set(&worker->wait_wake, 0.0, 0.0);
-            ev_timer_start(worker->loop, &worker->wait_wake);
-        }
-    }
 }
 
 static void

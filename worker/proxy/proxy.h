@@ -50,7 +50,10 @@ struct proxy {
     const char *failure_setting; /* its clock, when that is why (504); else NULL */
     uint32_t attempts;
     uint64_t tried[BOARD_SERVERS_MAX / 64]; /* by position in backend->settings->records */
-    struct list_node wait_node;             /* QUEUE: on worker->waiting */
+    struct list_node wait_node;             /* QUEUE: in the waiting room, under its queue */
+    uint64_t ticket;                        /* QUEUE: its place there, see slot_queue.h */
+    bool excludes;                          /* QUEUE: the last server it tried */
+    int64_t queue_until_ms;                 /* 0: it never waited */
     struct deadline queue_deadline;
 
     /* request */
@@ -77,5 +80,8 @@ struct proxy {
 void proxy_on_upstream(struct proxy *proxy, int revents);
 void proxy_on_upstream_timeout(struct proxy *proxy);
 
-/* Makes the worker's queue of requests that wait for a slot. */
-void proxy_queue_init(struct worker *worker);
+/* Makes the worker's waiting room, and the socket by which others wake it. 0 or a negative errno.
+ */
+int proxy_queue_new(struct worker *worker);
+/* Nobody waits any more. */
+void proxy_queue_free(struct worker *worker);

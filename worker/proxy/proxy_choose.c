@@ -18,12 +18,113 @@
 #include "worker/proxy/upstream.h"
 #include "worker/worker_private.h"
 
-static uint64_t
-hash_of_client(const struct proxy *proxy)
-{
-    const struct peer *peer = &proxy->exchange->client;
+/* How long a server whose accept queue had no room is left alone. */
+#define FULL_MS 5
 
-    return hash_bytes(0, peer->address, sizeof(peer->address));
+/* ---- the key of hash ---------------------------------------------------------------------------
+ */
+
+/* The value of the first cookie of that name (RFC 6265 section 4.2: pairs divided by "; "). */
+static bool
+find_cookie(const struct exchange *exchange, struct str name, struct str *ret_value)
+{
+    for (size_t i = 0; i < exchange->head->field_count; i++) {
+        const struct field *field = &exchange->head->fields[i];
+        if (!str_equal_nocase(span_str(field->name, exchange->base), STR("cookie"))) {
+            continue;
+        }
+        struct str rest = span_str(field->value, exchange->base);
+        while (rest.len > 0) {
+            const char *end = memchr(rest.ptr, ';', rest.len);
+            size_t length = end != NULL ? (size_t)(end - rest.ptr) : rest.len;
+            if (length > name.len && rest.ptr[name.len] == '=' &&
+                memcmp(rest.ptr, name.ptr, name.len) == 0) {
+                *ret_value = (struct str){rest.ptr + name.len + 1, length - name.len - 1};
+                return true;
+            }
+            length += end != NULL ? 1 : 0;
+            while (length < rest.len && (rest.ptr[length] == ' ' || rest.ptr[length] == '\t')) {
+                length++;
+            }
+            rest = (struct str){rest.ptr + length, rest.len - length};
+        }
+    }
+    return false;
+}
+
+static bool
+find_header(const struct exchange *exchange, struct str name, struct str *ret_value)
+{
+    for (size_t i = 0; i < exchange->head->field_count; i++) {
+        const struct field *field = &exchange->head->fields[i];
+        if (str_equal_nocase(span_str(field->name, exchange->base), name)) {
+            *ret_value = span_str(field->value, exchange->base);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the request is known by; false: it does not have that. */
+static bool
+find_key(const struct proxy *proxy, struct str *ret_key)
+{
+    const struct exchange *exchange = proxy->exchange;
+    const struct hash_key *key = &proxy->backend->hash_key;
+
+    switch (key->source) {
+    case HASH_ADDRESS:
+        *ret_key =
+            (struct str){(const char *)exchange->client.address, sizeof(exchange->client.address)};
+        return true;
+    case HASH_PATH:
+        *ret_key = exchange->path;
+        return true;
+    case HASH_HEADER:
+        return find_header(exchange, str_from(key->name), ret_key);
+    case HASH_COOKIE:
+        return find_cookie(exchange, str_from(key->name), ret_key);
+    }
+    return false;
+}
+
+/* ---- choosing ----------------------------------------------------------------------------------
+ */
+
+/* The weights of SRV records come and go with DNS. */
+static uint32_t
+weight_max_of(const struct scoreboard *board, const struct backend *backend)
+{
+    const struct backend_settings *settings = backend->settings;
+    uint32_t most = 1;
+
+    if (!backend->has_srv || settings->balance != BALANCE_RANDOM2) {
+        return backend->weight_max;
+    }
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        uint32_t weight = atomic_load_explicit(&board->servers[settings->records[i]].weight,
+                                               memory_order_relaxed);
+        most = weight > most ? weight : most;
+    }
+    return most;
+}
+
+struct balance_input
+proxy_balance_input(struct worker *worker, const struct backend *backend, const uint64_t *tried)
+{
+    const struct backend_settings *settings = backend->settings;
+
+    return (struct balance_input){
+        .method = settings->balance == BALANCE_HASH ? BALANCE_LEAST_BUSY : settings->balance,
+        .board = worker->board,
+        .records = settings->records,
+        .count = settings->record_count,
+        .tried = tried,
+        .is_uniform = backend->is_uniform,
+        .weight_max = weight_max_of(worker->board, backend),
+        .hash_bound = (uint32_t)settings->hash_bound,
+        .now_ms = worker->now_ms,
+    };
 }
 
 /* Chooses and claims. Between looking and claiming another worker may take the last slot: then
@@ -35,17 +136,13 @@ choose_and_claim(struct proxy *proxy)
     const struct backend_settings *settings = proxy_settings(proxy);
     uint64_t tried[BOARD_SERVERS_MAX / 64];
     bool lost_race = false;
-    struct balance_input input = {
-        .method = settings->balance,
-        .board = worker->board,
-        .records = settings->records,
-        .count = settings->record_count,
-        .tried = tried,
-        .slots = (uint32_t)settings->slots,
-        .hash = settings->balance == BALANCE_HASH ? hash_of_client(proxy) : 0,
-        .now_ms = worker->now_ms,
-    };
+    struct balance_input input = proxy_balance_input(worker, proxy->backend, tried);
+    struct str key;
 
+    if (settings->balance == BALANCE_HASH && find_key(proxy, &key)) {
+        input.method = BALANCE_HASH;
+        input.hash = hash_bytes(0, key.ptr, key.len);
+    }
     memcpy(tried, proxy->tried, sizeof(tried));
     for (;;) {
         uint32_t index = 0;
@@ -55,8 +152,9 @@ choose_and_claim(struct proxy *proxy)
         }
         tried[index / 64] |= UINT64_C(1) << (index % 64);
         proxy->record = settings->records[index];
-        if (board_claim(worker->board, worker->heritage->cell, proxy->record,
-                        (uint32_t)settings->slots)) {
+        uint32_t slots = atomic_load_explicit(&worker->board->servers[proxy->record].slots,
+                                              memory_order_relaxed);
+        if (board_claim(worker->board, worker->heritage->cell, proxy->record, slots)) {
             proxy->claimed = true;
             proxy->tried[index / 64] |= UINT64_C(1) << (index % 64);
             return BALANCE_CHOSEN;
@@ -69,7 +167,6 @@ choose_and_claim(struct proxy *proxy)
 static void
 start_attempt(struct proxy *proxy, struct upstream_conn *conn, bool reused)
 {
-    proxy_leave_queue(proxy);
     proxy->attempts++;
     if (proxy->attempts > 1) {
         conn_log(proxy->exchange->conn, LOG_LEVEL_INFO,
@@ -100,6 +197,8 @@ use_server(struct proxy *proxy)
     bool reused = conn != NULL;
     int error = reused ? 0 : upstream_connect(worker, proxy->record, proxy, &conn);
     if (error == -EAGAIN) {
+        atomic_store_explicit(&worker->board->servers[proxy->record].full_until_ms,
+                              worker->now_ms + FULL_MS, memory_order_relaxed);
         proxy_unclaim(proxy);
         return USE_BUSY;
     }
@@ -151,13 +250,13 @@ proxy_try(struct proxy *proxy)
             met_busy = true; /* and the next one, if there is one */
             continue;
         case BALANCE_ALL_BUSY:
-            proxy_enter_queue(proxy);
+            proxy_enter_queue(proxy, proxy->attempts > 0);
             return;
         case BALANCE_NONE:
             if (met_busy || is_any_starting(proxy)) {
                 /* Full accept queues and boots pass; the deadline of the queue decides. */
                 memset(proxy->tried, 0, sizeof(proxy->tried));
-                proxy_enter_queue(proxy);
+                proxy_enter_queue(proxy, false);
             } else if (proxy->attempts > 0) {
                 proxy_fail_as_last_attempt(proxy);
             } else {
@@ -165,6 +264,26 @@ proxy_try(struct proxy *proxy)
             }
             return;
         }
+    }
+}
+
+void
+proxy_use_handed(struct proxy *proxy)
+{
+    const struct backend_settings *settings = proxy_settings(proxy);
+    const struct board_server *server = &proxy->worker->board->servers[proxy->record];
+
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        if (settings->records[i] == proxy->record) {
+            proxy->tried[i / 64] |= UINT64_C(1) << (i % 64);
+        }
+    }
+    if (atomic_load_explicit(&server->full_until_ms, memory_order_relaxed) >
+        proxy->worker->now_ms) {
+        proxy_unclaim(proxy);
+        proxy_enter_queue(proxy, false);
+    } else if (use_server(proxy) == USE_BUSY) {
+        proxy_try(proxy);
     }
 }
 

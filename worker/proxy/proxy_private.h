@@ -40,15 +40,17 @@ void proxy_set_state(struct proxy *proxy, enum proxy_state state);
 void proxy_rearm(struct proxy *proxy);
 /* Frees what was kept of an unfinished response head. */
 void proxy_forget_input(struct proxy *proxy);
-/* Gives the claim back. Who waits is served from the worker's next turn on, never from here: a
- * request must not run inside another one's end. */
-void proxy_unclaim(struct proxy *proxy);
 /* The address of the server of proxy->record; of the scoreboard. */
 const char *proxy_server_text(const struct proxy *proxy);
 
 /* ---- proxy_choose.c ------------------------------------------------------------------------- */
 /* From CHOOSE or QUEUE: the next attempt begins, or the request waits for a slot, or it fails. */
 void proxy_try(struct proxy *proxy);
+/* QUEUE: it has left the queue with a claim on the server of proxy->record. */
+void proxy_use_handed(struct proxy *proxy);
+/* What the balancer looks at for a request of backend that was not at any server yet. */
+struct balance_input proxy_balance_input(struct worker *worker, const struct backend *backend,
+                                         const uint64_t *tried);
 /* CONNECT: connect(2) came to its end, or its clock ran out. */
 void proxy_on_connected(struct proxy *proxy);
 void proxy_connect_timeout(struct proxy *proxy);
@@ -56,10 +58,16 @@ void proxy_connect_timeout(struct proxy *proxy);
 /* ---- proxy_queue.c -------------------------------------------------------------------------- */
 /* Prepares a new proxy for the queue. */
 void proxy_init_waiting(struct proxy *proxy);
-/* A request that is in the queue already keeps its place and its deadline. */
-void proxy_enter_queue(struct proxy *proxy);
+/* Whether others wait already: a new request must not overtake them. */
+bool proxy_must_wait(const struct proxy *proxy);
+/* CHOOSE or QUEUE: waits until it is handed a slot, of any server but the last one it tried when
+ * excludes is set; or fails, because the queue is full or it has waited for long enough before. */
+void proxy_enter_queue(struct proxy *proxy, bool excludes);
 /* Does nothing when it does not wait. */
 void proxy_leave_queue(struct proxy *proxy);
+/* Gives the claim, if there is one, to whoever waits, else back. Nobody of this worker runs
+ * before its next turn: a request must not run inside another one's end. */
+void proxy_unclaim(struct proxy *proxy);
 
 /* ---- proxy_failure.c ------------------------------------------------------------------------ */
 /* Ends the exchange's part with servers and answers the client with status; setting is the key that

@@ -117,6 +117,9 @@ static const struct good goods[] = {
     {VALUE_SERVERS, 0, 0, "[::1]:9000  \t weight=1", "[::1]:9000"},
     {VALUE_SERVERS, 0, 0, "unix:/run/l.sock weight=2", "unix:/run/l.sock weight=2"},
     {VALUE_SERVERS, 0, 0, "127.0.0.1:9000 weight=1000", "127.0.0.1:9000 weight=1000"},
+    {VALUE_SERVERS, 0, 0, "127.0.0.1:9000 slots=0", "127.0.0.1:9000 slots=0"},
+    {VALUE_SERVERS, 0, 0, "unix:/s backup \t slots=65535  weight=1", "unix:/s slots=65535 backup"},
+    {VALUE_SERVERS, 0, 0, "[::1]:1 weight=3 backup slots=7", "[::1]:1 weight=3 slots=7 backup"},
     {VALUE_TEXTS, 0, 0, "A=1", "A=1"},
     {VALUE_TEXTS, 0, 0, "", NULL},
     {VALUE_PATTERN, 0, 0, "/", "/"},
@@ -258,12 +261,17 @@ static const struct bad bads[] = {
     {VALUE_PROXY, 0, 0, "v3",
      "\"v3\" is not allowed; it must be off, v1 or v2; did you mean \"v1\"?"},
     {VALUE_SERVERS, 0, 0, "127.0.0.1:1 weight=1001",
-     "\"127.0.0.1:1 weight=1001\" may have nothing but weight=N behind the address, with N from 1 "
-     "to 1000"},
+     "\"127.0.0.1:1 weight=1001\" may have nothing but weight=N (1 to 1000), slots=N (0 to 65535) "
+     "and backup behind the address, each once"},
+    {VALUE_SERVERS, 0, 0, "127.0.0.1:1 slots=65536",
+     "\"127.0.0.1:1 slots=65536\" may have nothing but weight=N (1 to 1000), slots=N (0 to 65535) "
+     "and backup behind the address, each once"},
+    {VALUE_SERVERS, 0, 0, "127.0.0.1:1 backup backup",
+     "\"127.0.0.1:1 backup backup\" may have nothing but weight=N (1 to 1000), slots=N (0 to "
+     "65535) and backup behind the address, each once"},
     {VALUE_SERVERS, 0, 0, "127.0.0.1:1 weight=2 x",
-     "\"127.0.0.1:1 weight=2 x\" may have nothing but weight=N behind the address, with N from 1 "
-     "to "
-     "1000"},
+     "\"127.0.0.1:1 weight=2 x\" may have nothing but weight=N (1 to 1000), slots=N (0 to 65535) "
+     "and backup behind the address, each once"},
     {VALUE_PATTERN, 0, 0, "=x", "\"=x\" must begin with '/', or with '=/' for that path only"},
     {VALUE_PATTERN, 0, 0, "/a#b", "\"/a#b\" must be a path alone, without '?' and '#'"},
     {VALUE_PATTERN, 0, 0, "/.",

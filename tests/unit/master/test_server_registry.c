@@ -366,11 +366,12 @@ Test(server_registry, an_address_that_returns_while_it_drains_is_the_same_life)
     drop(&one);
 }
 
-Test(server_registry, addresses_beyond_the_setting_and_backups_are_left_out)
+Test(server_registry, addresses_beyond_the_setting_are_left_out_backups_first)
 {
     struct one_backend one;
-    struct answer_address list[2] = {
+    struct answer_address list[3] = {
         {.family = 4, .port = 80, .weight = 1, .is_backup = 1, .address = {10, 0, 0, 1}},
+        {.family = 4, .port = 80, .weight = 1, .is_backup = 1, .address = {10, 0, 0, 3}},
         {.family = 4, .port = 80, .weight = 7, .address = {10, 0, 0, 2}}};
 
     make_name(&one, 2);
@@ -379,9 +380,13 @@ Test(server_registry, addresses_beyond_the_setting_and_backups_are_left_out)
     cr_expect_eq(change.added, 2);
     cr_expect_eq(change.left_out, 2);
     cr_expect_null(server_of(&one, '3'));
-    change = server_registry_resolve(registry, &one.backend, 1, list, 2);
-    cr_expect_eq(change.removed, 1);
-    cr_expect_eq(server_of(&one, '1')->state, BOARD_DRAINING);
+    change = server_registry_resolve(registry, &one.backend, 1, list, 3);
+    cr_expect_eq(change.removed, 0);
+    cr_expect_eq(change.left_out, 1);
+    cr_expect_null(server_of(&one, '3'));
+    cr_expect_eq(server_of(&one, '1')->is_backup, 1);
+    cr_expect_eq(server_of(&one, '1')->state, BOARD_READY);
+    cr_expect_eq(server_of(&one, '2')->is_backup, 0);
     cr_expect_eq(server_of(&one, '2')->weight, 14);
     drop(&one);
 }
@@ -409,9 +414,9 @@ Test(server_registry, a_successor_gets_the_addresses_on_a_board_that_knows_nothi
 
     make_name(&one, 2);
     server_registry_restore(registry, 5, "api\nname dns:api.test:80\n1", false, RECORD_USED, 0);
-    server_registry_restore_address(registry, 5, "10.0.0.7:80", 6);
+    server_registry_restore_address(registry, 5, "10.0.0.7:80", 6, false);
     server_registry_restore(registry, 6, "api\nname dns:api.test:80\n0", false, RECORD_USED, 0);
-    server_registry_restore_address(registry, 6, "garbage", 6);
+    server_registry_restore_address(registry, 6, "garbage", 6, false);
     use(&one, 1);
     cr_expect_eq(one.backend.records[2], 5);
     cr_assert_not_null(server_of(&one, '7'));

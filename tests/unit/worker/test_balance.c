@@ -18,6 +18,7 @@ static uint32_t records[BOARD_SERVERS_MAX];
 static uint64_t tried[BOARD_SERVERS_MAX / 64];
 static struct balance_state state;
 static struct balance_input input;
+static uint32_t all_slots; /* of servers that are added */
 
 static void
 make_board(void)
@@ -51,6 +52,8 @@ add_server(uint32_t weight, uint32_t in_flight)
                    input.count);
     server->weight = weight;
     server->in_flight = in_flight;
+    server->slots = all_slots;
+    server->identity = hash_bytes(0, server->address.text, strlen(server->address.text));
     server->state = BOARD_READY;
     records[input.count++] = record;
     return server;
@@ -160,7 +163,9 @@ check_eligibility(void)
         server_at(s)->in_flight = 8;
     }
     cr_expect_eq(choose_result(), BALANCE_CHOSEN); /* no limit */
-    input.slots = 8;
+    for (uint32_t s = 0; s < 4; s++) {
+        server_at(s)->slots = 8;
+    }
     cr_expect_eq(choose_result(), BALANCE_ALL_BUSY);
     server_at(2)->in_flight = 7;
     for (int i = 0; i < 20; i++) {
@@ -445,7 +450,7 @@ Test(balance, hash_goes_to_the_same_next_server_when_one_is_busy)
     static uint32_t next[CLIENTS];
 
     input.method = BALANCE_HASH;
-    input.slots = 5;
+    all_slots = 5;
     for (int i = 0; i < 4; i++) {
         (void)add_server(1, 0);
     }
@@ -485,4 +490,198 @@ Test(balance, hash_follows_weights_and_a_new_weight_moves_few)
         uint32_t now = choose_for_client(c);
         cr_assert(now == before[c] || now == 0);
     }
+}
+
+/* Keys of a server that has far more than its share go to the next in their order, and come back.
+ */
+Test(balance, hash_is_bounded_by_the_average)
+{
+    static uint32_t before[CLIENTS];
+    static uint32_t next[CLIENTS];
+
+    input.method = BALANCE_HASH;
+    for (int i = 0; i < 4; i++) {
+        (void)add_server(1, 0);
+    }
+    for (uint32_t c = 0; c < CLIENTS; c++) {
+        before[c] = choose_for_client(c);
+    }
+    server_at(2)->slots = 1;
+    server_at(2)->in_flight = 1;
+    for (uint32_t c = 0; c < CLIENTS; c++) {
+        next[c] = choose_for_client(c);
+    }
+    server_at(2)->slots = 0;
+    input.hash_bound = 150;
+    for (uint32_t load = 0; load < 40; load++) {
+        /* 30 on the others: the average with one more is (31 + load) / 4, 1.5 of it below load from
+         * 19 on (19 * 4 > 1.5 * 50), and below 8 requests nothing is too many */
+        server_at(0)->in_flight = server_at(1)->in_flight = server_at(3)->in_flight = 10;
+        server_at(2)->in_flight = load;
+        for (uint32_t c = 0; c < 2000; c++) {
+            cr_assert_eq(choose_for_client(c), load >= 19 ? next[c] : before[c], "load %u", load);
+        }
+    }
+    server_at(0)->in_flight = server_at(1)->in_flight = server_at(3)->in_flight = 0;
+    server_at(2)->in_flight = BALANCE_BOUND_MIN - 1;
+    for (uint32_t c = 0; c < 2000; c++) {
+        cr_assert_eq(choose_for_client(c), before[c]);
+    }
+    server_at(2)->in_flight = 1000000;
+    input.hash_bound = 0;
+    for (uint32_t c = 0; c < 2000; c++) {
+        cr_assert_eq(choose_for_client(c), before[c]);
+    }
+}
+
+/* ---- random2 -------------------------------------------------------------------------------- */
+
+Test(balance, random2_leaves_out_who_cannot_serve)
+{
+    input.method = BALANCE_RANDOM2;
+    check_eligibility();
+}
+
+Test(balance, random2_takes_the_less_busy_and_spreads)
+{
+    unsigned int count[10] = {0};
+
+    input.method = BALANCE_RANDOM2;
+    for (int i = 0; i < 10; i++) {
+        (void)add_server(1, 5);
+    }
+    server_at(7)->in_flight = 50;
+    for (int i = 0; i < 9000; i++) {
+        count[choose()]++;
+    }
+    cr_expect_lt(count[7], 10, "only when both draws are it: %u", count[7]);
+    for (int i = 0; i < 10; i++) { /* 1000 each; 6 standard deviations are 180 */
+        cr_expect(i == 7 || abs((int)count[i] - 1000) < 200, "%d: %u", i, count[i]);
+    }
+}
+
+Test(balance, random2_follows_weights)
+{
+    unsigned int count[2] = {0};
+
+    input.method = BALANCE_RANDOM2;
+    input.weight_max = 3;
+    (void)add_server(3, 0);
+    (void)add_server(1, 0);
+    for (int i = 0; i < 8000; i++) {
+        count[choose()]++;
+    }
+    cr_expect(abs((int)count[0] - 6000) < 300, "%u", count[0]);
+}
+
+/* ---- ranks, and who starts where ------------------------------------------------------------ */
+
+Test(balance, backups_serve_when_nobody_else_works)
+{
+    for (int method = 0; method < BALANCE_COUNT; method++) {
+        input.method = (enum balance)method;
+        input.count = 0;
+        for (int i = 0; i < 3; i++) {
+            struct board_server *server = add_server(1, 0);
+            server->down_until_ms = 0;
+            server->is_backup = i == 2;
+            server->slots = 0;
+            server->in_flight = 0;
+        }
+        for (int i = 0; i < 20; i++) {
+            cr_expect_neq(choose(), 2);
+        }
+        server_at(0)->slots = server_at(1)->slots = 1;
+        server_at(0)->in_flight = server_at(1)->in_flight = 1;
+        cr_expect_eq(choose_result(), BALANCE_ALL_BUSY, "busy ones are worth waiting for");
+        server_at(0)->down_until_ms = server_at(1)->down_until_ms = NOW_MS + 1;
+        cr_expect_eq(choose(), 2);
+        server_at(2)->down_until_ms = NOW_MS + 1;
+        cr_expect_eq(choose(), 2, "all rest, and the others are busy");
+        tried[0] = 4;
+        cr_expect_eq(choose_result(), BALANCE_ALL_BUSY);
+        tried[0] = 3;
+        server_at(2)->down_until_ms = 0;
+        cr_expect_eq(choose(), 2);
+        tried[0] = 0;
+    }
+}
+
+Test(balance, a_full_accept_queue_is_busy_until_it_may_have_room)
+{
+    for (int method = 0; method < BALANCE_COUNT; method++) {
+        input.method = (enum balance)method;
+        input.count = 0;
+        (void)add_server(1, 0);
+        (void)add_server(1, 0);
+        server_at(0)->full_until_ms = NOW_MS + 7;
+        cr_expect_eq(choose(), 1);
+        server_at(1)->full_until_ms = NOW_MS + 5;
+        cr_expect_eq(choose_result(), BALANCE_ALL_BUSY);
+        cr_expect_eq(state.again_ms, NOW_MS + 5, "then it is worth a look");
+        server_at(1)->full_until_ms = NOW_MS;
+        server_at(0)->down_until_ms = NOW_MS + 3;
+        cr_expect_eq(choose(), 1);
+        server_at(1)->slots = 1;
+        server_at(1)->in_flight = 1;
+        cr_expect_eq(choose_result(), BALANCE_ALL_BUSY);
+        cr_expect_eq(state.again_ms, NOW_MS + 3);
+        server_at(0)->down_until_ms = server_at(0)->full_until_ms = 0;
+        server_at(1)->slots = server_at(1)->in_flight = 0;
+        (void)choose();
+        cr_expect_eq(state.again_ms, 0);
+    }
+}
+
+Test(balance, an_early_stop_chooses_as_a_whole_look_does)
+{
+    struct balance_state other;
+
+    srandom(7);
+    for (int i = 0; i < 50; i++) {
+        (void)add_server(1, 0);
+    }
+    balance_state_init(&other, 3);
+    balance_state_release(&state);
+    balance_state_init(&state, 3);
+    for (int i = 0; i < 5000; i++) {
+        uint32_t one;
+        uint32_t two;
+        struct board_server *server = server_at((uint32_t)random() % 50);
+        input.method = random() % 2 == 0 ? BALANCE_LEAST_BUSY : BALANCE_ROUND_ROBIN;
+        server->in_flight = (uint32_t)random() % 3;
+        server->state = random() % 4 == 0 ? BOARD_DOWN : BOARD_READY;
+        server->down_until_ms = random() % 4 == 0 ? NOW_MS + 1 : 0;
+        input.is_uniform = false;
+        cr_assert_eq(balance_choose(&state, &input, &one), BALANCE_CHOSEN);
+        input.is_uniform = true;
+        cr_assert_eq(balance_choose(&other, &input, &two), BALANCE_CHOSEN);
+        cr_assert_eq(one, two);
+    }
+    balance_state_release(&other);
+}
+
+Test(balance, weighted_turns_begin_anywhere_and_keep_the_shares)
+{
+    unsigned int first[3] = {0};
+
+    input.method = BALANCE_ROUND_ROBIN;
+    (void)add_server(5, 0);
+    (void)add_server(1, 0);
+    (void)add_server(1, 0);
+    for (uint32_t worker = 1; worker <= 300; worker++) {
+        unsigned int count[3] = {0};
+        balance_state_release(&state);
+        balance_state_init(&state, worker * 2654435761u);
+        uint32_t begun = choose();
+        first[begun]++;
+        count[begun]++;
+        for (int i = 1; i < 700; i++) {
+            count[choose()]++;
+        }
+        cr_expect(abs((int)count[0] - 500) < 9 && abs((int)count[1] - 100) < 9, "%u %u %u",
+                  count[0], count[1], count[2]);
+    }
+    cr_expect(first[1] > 10 && first[2] > 10 && first[0] < 290, "%u %u %u", first[0], first[1],
+              first[2]);
 }
