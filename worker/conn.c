@@ -325,7 +325,10 @@ serve_head(struct conn *conn, char *bytes, size_t len)
     conn->requests++;
     conn->pipelined++;
     conn->burst++;
-    exchange_begin(conn, &parser->head, bytes);
+    if (!exchange_begin(conn, &parser->head, bytes)) {
+        conn_close(conn, CLOSE_NO_MEMORY);
+        return 0;
+    }
     if (conn->state == CONN_BUSY && conn->exchange != NULL && !exchange_is_over(conn->exchange)) {
         /* It goes on after this turn: what it knows of the request must too. */
         (void)exchange_keep_head(conn->exchange);
@@ -630,7 +633,7 @@ read_client(struct conn *conn)
     struct worker *worker = conn->worker;
     struct conn_input *input = conn->state == CONN_HEAD ? conn->input : NULL;
     char *buffer = worker->scratch;
-    size_t size = WORKER_SCRATCH_BYTES;
+    size_t size = (size_t)worker->live->memory.read_bytes; /* WORKER_SCRATCH_BYTES at most */
     size_t length = 0;
 
     if (input != NULL) {
@@ -687,6 +690,11 @@ on_client_io(struct ev_loop *loop, ev_io *io, int revents)
 
     (void)loop;
     conn->burst = 0;
+    if ((revents & EV_ERROR) != 0) {
+        /* epoll_ctl(2) failed and libev gave the watcher up: nothing would ever come of it. */
+        conn_close(conn, CLOSE_NOT_WATCHED);
+        return;
+    }
     if ((revents & EV_WRITE) != 0) {
         write_client(conn);
     }
@@ -754,7 +762,7 @@ on_conn_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
 /* ---- lifecycle --------------------------------------------------------------------------------
  */
 
-void
+bool
 conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
 {
     struct list_node *spare = list_first(&worker->spare_conns);
@@ -766,7 +774,10 @@ conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
         worker->spare_conn_count--;
         memset(conn, 0, sizeof(*conn));
     } else {
-        conn = xcalloc(1, sizeof(*conn));
+        conn = calloc(1, sizeof(*conn));
+        if (conn == NULL) {
+            return false;
+        }
     }
     list_init(&conn->node);
     conn->worker = worker;
@@ -783,6 +794,7 @@ conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
      * closes after one response also its registration with epoll. */
     read_client(conn);
     conn_settle(conn);
+    return true;
 }
 
 void
@@ -792,6 +804,9 @@ conn_close(struct conn *conn, enum close_reason reason)
 
     if (conn->state == CONN_CLOSED) {
         return;
+    }
+    if (reason == CLOSE_NO_MEMORY) {
+        worker_tell_short(worker, "for what a client sent, or does not take");
     }
     if (conn->exchange != NULL) {
         if (!(reason == CLOSE_TUNNEL_DONE || exchange_is_over(conn->exchange))) {
