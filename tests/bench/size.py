@@ -110,6 +110,9 @@ def measure(binary, row, size):
         process = place.run("narwhal", [binary, "-c", place.write("narwhal.ini",
                                                                  settings(row, size, port))])
         place.wait_port("narwhal", port)
+        with socket.create_connection(("127.0.0.1", port), 60) as first:
+            first.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            first.recv(4096)  # the settings are loaded, here and in the worker
         connections, path, fields = load(row, size)
         with idle(port, size) if row.startswith("idle") else contextlib.nullcontext():
             # Longer for many, so that most of it is not the making of the connections, and longer
