@@ -153,6 +153,17 @@ void config_args_release(struct config_args *args);
 struct config *config_load(const struct config_args *args, struct config_errors *errors);
 void config_free(struct config *config);
 
+/* How connection_memory is divided. A connection at its worst holds all of it at once: an
+ * unfinished or waiting head in a buffer that grew by doubling; another head, kept while it is
+ * answered, with its path and the tables of the parser; the head rewritten for a server; one read
+ * of either side; and what waits for the client. */
+struct connection_memory {
+    int64_t least_bytes; /* what connection_memory must be, for these limits of the head */
+    int64_t read_bytes;  /* one read of a socket */
+    int64_t queue_bytes; /* that wait for the client, before the backend is no longer read */
+};
+struct connection_memory config_connection_memory(const struct worker_settings *settings);
+
 /* Stores the scoreboard records of a backend; copies the array. */
 void config_set_records(struct backend_settings *backend, const uint32_t *records, uint32_t count);
 

@@ -678,12 +678,27 @@ check_routes(const struct check *check, bool needs_route)
     keyed_list_check(check, &keys, "is there twice (a request has one route)");
 }
 
+static void
+check_worker(const struct check *check)
+{
+    struct spot spot = {SETTING_WORKER, 0, "connection_memory", 0};
+    const struct worker_settings *worker = &check->config->worker;
+    int64_t least_bytes = config_connection_memory(worker).least_bytes;
+
+    if (!origins_of(check, &spot)->is_damaged && worker->connection_memory_bytes < least_bytes) {
+        fail(check, &spot,
+             "must be at least %lldk for this limit_request_head and limit_request_line",
+             (long long)(least_bytes + 1023) / 1024);
+    }
+}
+
 void
 config_check(const struct config *config, bool needs_route, struct config_errors *errors)
 {
     const struct check check = {config, errors};
 
     check_master(&check);
+    check_worker(&check);
     check_access_format(&check);
     for (size_t i = 0; i < config->backend_count; i++) {
         check_backend(&check, i);

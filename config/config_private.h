@@ -11,7 +11,7 @@
 #include "config/setting.h"
 
 /* Most [backend:…] and most [route:…] sections, and the longest name of one. */
-#define CONFIG_SECTIONS_MAX 1024
+#define CONFIG_SECTIONS_MAX 10240
 #define CONFIG_NAME_MAX 32
 
 /* ---- origins ------------------------------------------------------------------------------- */

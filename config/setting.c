@@ -234,6 +234,7 @@ setting_applies(const struct setting *setting, const void *section_struct, const
         {SETTING_BACKEND, "max_memory", "command"},
         {SETTING_ROUTE, "index", "static"},
         {SETTING_ROUTE, "strip_prefix", "backend"},
+        {SETTING_ROUTE, "trailers", "backend"},
 #ifdef NARWHAL_TEST_ROUTES
         {SETTING_ROUTE, "spin", "respond"},
 #endif

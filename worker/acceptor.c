@@ -31,6 +31,8 @@ struct lane {
 /* How long accepting rests when descriptors or memory run out (libev manual, "The special problem
  * of accept()ing when you can't"). */
 #define ACCEPT_PAUSE_MS 100
+/* One line in the log for a shortage: over when accepting has worked for so long. */
+#define EXHAUSTED_OVER_MS 10000
 /* Connections looked at to find an idle one that can make room. */
 #define MAKE_ROOM_LOOK_MAX 64
 
@@ -60,6 +62,17 @@ watch_lanes(struct worker *worker, bool watch)
 }
 
 static void
+rest(struct worker *worker)
+{
+    struct acceptor *acceptor = &worker->acceptor;
+
+    acceptor->paused = true;
+    watch_lanes(worker, false);
+    ev_timer_set(&acceptor->pause, ACCEPT_PAUSE_MS / 1000.0, 0.0);
+    ev_timer_start(worker->loop, &acceptor->pause);
+}
+
+static void
 on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
 {
     struct worker *worker =
@@ -68,6 +81,10 @@ on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
     (void)loop;
     (void)revents;
     worker->acceptor.paused = false;
+    if (!worker_has_memory(worker)) {
+        rest(worker);
+        return;
+    }
     watch_lanes(worker, true);
 }
 
@@ -79,14 +96,29 @@ pause_accepting(struct worker *worker, int error)
     if (acceptor->paused) {
         return;
     }
-    log_error("cannot accept connections: %s; trying again every %d ms open=%u%s", strerror(error),
-              ACCEPT_PAUSE_MS, worker->conn_count,
-              error == EMFILE ? " help=\"raise LimitNOFILE= or ulimit -n, or lower connections\""
-                              : "");
-    acceptor->paused = true;
-    watch_lanes(worker, false);
-    ev_timer_set(&acceptor->pause, ACCEPT_PAUSE_MS / 1000.0, 0.0);
-    ev_timer_start(worker->loop, &acceptor->pause);
+    if (acceptor->exhausted_ms == 0) {
+        log_error("cannot accept connections: %s; trying again every %d ms open=%u%s",
+                  strerror(error), ACCEPT_PAUSE_MS, worker->conn_count,
+                  error == EMFILE
+                      ? " help=\"raise LimitNOFILE= or ulimit -n, or lower connections\""
+                      : "");
+    }
+    acceptor->exhausted_ms = worker->now_ms;
+    rest(worker);
+}
+
+/* Accepting works: when it does for a while, what was short is there again. In between it may fail
+ * and work in turn, with every connection that ends; that is one shortage, told once. */
+static void
+note_accepted(struct worker *worker)
+{
+    struct acceptor *acceptor = &worker->acceptor;
+
+    if (acceptor->exhausted_ms != 0 &&
+        worker->now_ms - acceptor->exhausted_ms > EXHAUSTED_OVER_MS) {
+        acceptor->exhausted_ms = 0;
+        log_info("accepting connections again without pauses open=%u", worker->conn_count);
+    }
 }
 
 /* Beyond `connections` an idle one makes room, or else one that has not sent its request yet. The
@@ -139,8 +171,8 @@ turn_away(struct worker *worker, int fd, const struct peer *peer, struct turned_
     fd_close(&fd);
     why->count++;
     board_count(&worker->me->counters.status_5xx, 1);
-    if (worker->now_ms - why->told_ms < 1000) {
-        return;
+    if (why == &worker->acceptor.no_memory || worker->now_ms - why->told_ms < 1000) {
+        return; /* worker_tell_short() told the former */
     }
     if (why == &worker->acceptor.all_in_use) {
         log_warn("all connections are in use, new ones get 503 turned_away=%llu "
@@ -178,6 +210,7 @@ accept_one(struct lane *lane)
         }
         return false;
     }
+    note_accepted(worker);
     peer_from_sockaddr(&peer, (const struct sockaddr *)&address, length);
     if (per_client > 0 && peer.family != PEER_UNIX && !conn_expects_preface(worker, &peer)) {
         int result = client_counts_add(&worker->client_counts, &peer, per_client);
@@ -195,7 +228,17 @@ accept_one(struct lane *lane)
         turn_away(worker, fd, &peer, &worker->acceptor.all_in_use);
         return true;
     }
-    conn_open(worker, fd, &peer, counted);
+    if (!worker_has_memory(worker) || !conn_open(worker, fd, &peer, counted)) {
+        worker_tell_short(worker, "no room for a new connection");
+        if (counted) {
+            client_counts_remove(&worker->client_counts, &peer);
+        }
+        turn_away(worker, fd, &peer, &worker->acceptor.no_memory);
+        if (!worker->acceptor.paused) {
+            rest(worker);
+        }
+        return false;
+    }
     return true;
 }
 
@@ -206,7 +249,12 @@ on_lane_readable(struct ev_loop *loop, ev_io *io, int revents)
     uint32_t accepted = 0;
 
     (void)loop;
-    (void)revents;
+    if ((revents & EV_ERROR) != 0) {
+        /* The kernel would not watch it, for want of memory or of max_user_watches (epoll_ctl(2)),
+         * and libev stopped the watcher. */
+        pause_accepting(lane->worker, ENOSPC);
+        return;
+    }
     /* One accept per event at low load: a second would only say EAGAIN. Under load the burst
      * doubles, and falls back when the queue runs dry. */
     while (accepted < lane->burst && accept_one(lane)) {

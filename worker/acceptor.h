@@ -23,8 +23,10 @@ struct acceptor {
     struct list_node lanes; /* struct lane */
     ev_timer pause;         /* running while accepting rests after EMFILE and the like */
     bool paused;
+    int64_t exhausted_ms; /* when accepting last failed for want of something; 0: it works */
     struct turned_away all_in_use;  /* setting connections */
     struct turned_away client_full; /* setting connections_per_client */
+    struct turned_away no_memory;
 };
 
 void acceptor_init(struct worker *worker);

@@ -386,7 +386,10 @@ serve_head(struct conn *conn, char *bytes, size_t len)
     conn->requests++;
     conn->pipelined++;
     conn->burst++;
-    exchange_begin(conn, &parser->head, bytes);
+    if (!exchange_begin(conn, &parser->head, bytes)) {
+        conn_close(conn, CLOSE_NO_MEMORY);
+        return 0;
+    }
     if (conn->state == CONN_BUSY && conn->exchange != NULL && !exchange_is_over(conn->exchange)) {
         /* It goes on after this turn: what it knows of the request must too. */
         (void)exchange_keep_head(conn->exchange);
@@ -700,7 +703,7 @@ read_client(struct conn *conn)
     struct conn_input *input =
         conn->state == CONN_HEAD || conn->state == CONN_PREFACE ? conn->input : NULL;
     char *buffer = worker->scratch;
-    size_t size = WORKER_SCRATCH_BYTES;
+    size_t size = (size_t)worker->live->memory.read_bytes; /* WORKER_SCRATCH_BYTES at most */
     size_t length = 0;
 
     if (input != NULL) {
@@ -757,6 +760,11 @@ on_client_io(struct ev_loop *loop, ev_io *io, int revents)
 
     (void)loop;
     conn->burst = 0;
+    if ((revents & EV_ERROR) != 0) {
+        /* epoll_ctl(2) failed and libev gave the watcher up: nothing would ever come of it. */
+        conn_close(conn, CLOSE_NOT_WATCHED);
+        return;
+    }
     if ((revents & EV_WRITE) != 0) {
         write_client(conn);
     }
@@ -833,7 +841,7 @@ conn_expects_preface(const struct worker *worker, const struct peer *peer)
     return forwarded_trusts(&worker->live->config->worker.proxy_protocol_from, peer);
 }
 
-void
+bool
 conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
 {
     struct list_node *spare = list_first(&worker->spare_conns);
@@ -845,7 +853,10 @@ conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
         worker->spare_conn_count--;
         memset(conn, 0, sizeof(*conn));
     } else {
-        conn = xcalloc(1, sizeof(*conn));
+        conn = calloc(1, sizeof(*conn));
+        if (conn == NULL) {
+            return false;
+        }
     }
     list_init(&conn->node);
     conn->worker = worker;
@@ -868,6 +879,7 @@ conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted)
      * closes after one response also its registration with epoll. */
     read_client(conn);
     conn_settle(conn);
+    return true;
 }
 
 void
@@ -877,6 +889,9 @@ conn_close(struct conn *conn, enum close_reason reason)
 
     if (conn->state == CONN_CLOSED) {
         return;
+    }
+    if (reason == CLOSE_NO_MEMORY) {
+        worker_tell_short(worker, "for what a client sent, or does not take");
     }
     if (conn->exchange != NULL) {
         if (!(reason == CLOSE_TUNNEL_DONE || exchange_is_over(conn->exchange))) {

@@ -75,8 +75,8 @@ struct conn {
  * before that. */
 bool conn_expects_preface(const struct worker *worker, const struct peer *peer);
 /* Takes the accepted socket, and serves what already arrived on it. counted: client_counts_add()
- * counted it. */
-void conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted);
+ * counted it. false: out of memory, and fd is still the caller's. */
+bool conn_open(struct worker *worker, int fd, const struct peer *peer, bool counted);
 /* The exchange is gone: the connection waits for the next one, or ends. Called by exchange_end().
  */
 void conn_exchange_ended(struct conn *conn, bool close);

@@ -15,6 +15,7 @@
 
 #include "config/base/check.h"
 #include "config/base/log.h"
+#include "config/base/reserve.h"
 #include "worker/action.h"
 #include "worker/exchange_private.h"
 #include "worker/forwarded.h"
@@ -89,16 +90,28 @@ exchange_decide_keep_alive(struct exchange *exchange)
 }
 
 void
+exchange_put_connection(struct exchange *exchange, struct head_writer *writer)
+{
+    int64_t seconds = exchange->live->config->worker.keepalive_ms / 1000;
+
+    if (!exchange_decide_keep_alive(exchange)) {
+        head_put(writer, STR("Connection: close\r\n"));
+    } else if (exchange->head->keep_alive_said) {
+        head_put(writer, STR("Connection: keep-alive\r\n"));
+        if (seconds > 0) {
+            head_put(writer, STR("Keep-Alive: timeout="));
+            head_put_number(writer, (uint64_t)seconds);
+            head_put(writer, STR("\r\n"));
+        }
+    }
+}
+
+void
 exchange_put_tail(struct exchange *exchange, struct head_writer *writer)
 {
     worker_put_server_and_date(exchange->conn->worker, writer);
-    if (!exchange_decide_keep_alive(exchange)) {
-        head_put(writer, STR("Connection: close\r\n\r\n"));
-    } else if (exchange->head->minor_version == 0) {
-        head_put(writer, STR("Connection: keep-alive\r\n\r\n"));
-    } else {
-        head_put(writer, STR("\r\n"));
-    }
+    exchange_put_connection(exchange, writer);
+    head_put(writer, STR("\r\n"));
 }
 
 void
@@ -155,7 +168,8 @@ exchange_fail(struct exchange *exchange, int status, const char *reason, const c
     char head[1024];
     struct head_writer writer;
 
-    conn_log(exchange->conn, (int)level_of_status(status),
+    /* Memory being short is told once, not for each request that feels it. */
+    conn_log(exchange->conn, memory_is_short() ? LOG_LEVEL_DEBUG : (int)level_of_status(status),
              "request failed status=%d reason=\"%s\"%s%s", status, reason,
              setting != NULL ? " setting=" : "", setting != NULL ? setting : "");
     if (exchange->status != 0) {
@@ -258,7 +272,7 @@ exchange_new(struct worker *worker)
         memset(exchange, 0, sizeof(*exchange));
         return exchange;
     }
-    return xcalloc(1, sizeof(*exchange));
+    return calloc(1, sizeof(*exchange));
 }
 
 static void
@@ -267,6 +281,7 @@ exchange_free(struct exchange *exchange)
     struct worker *worker = exchange->conn->worker;
 
     free(exchange->kept);
+    free(exchange->trailers);
     live_unref(&exchange->live);
     if (worker->spare_exchange_count < WORKER_SPARES_MAX) {
         exchange->next_spare = worker->spare_exchanges;
@@ -350,6 +365,11 @@ exchange_route(struct exchange *exchange)
     size_t path_length = 0;
 
     exchange->path = (struct str){worker->path, 0};
+    if (!worker_has_memory(worker)) {
+        exchange->close = true;
+        exchange_fail(exchange, 503, "out of memory", NULL, STR("Retry-After: 2\r\n"));
+        return;
+    }
     if (refuse_by_head(exchange)) {
         return;
     }
@@ -379,6 +399,11 @@ exchange_route(struct exchange *exchange)
     }
     exchange->route = &exchange->live->routes[index];
     exchange->drop_body = exchange->route->action->body == NULL;
+    if (exchange->route->settings->trailers && head->framing == BODY_CHUNKED) {
+        /* Without memory they are dropped, as any recipient may (RFC 9112 section 7.1.2). */
+        exchange->trailers = calloc(1, sizeof(*exchange->trailers));
+        exchange->chunked.trailers = exchange->trailers;
+    }
     exchange->route->action->start(exchange);
 }
 
@@ -396,12 +421,15 @@ find_client(struct exchange *exchange)
     }
 }
 
-void
+bool
 exchange_begin(struct conn *conn, const struct request_head *head, const char *base)
 {
     struct worker *worker = conn->worker;
     struct exchange *exchange = exchange_new(worker);
 
+    if (exchange == NULL) {
+        return false;
+    }
     exchange->conn = conn;
     exchange->live = live_ref(worker->live);
     exchange->head = head;
@@ -422,6 +450,7 @@ exchange_begin(struct conn *conn, const struct request_head *head, const char *b
     }
     conn->exchange = exchange;
     exchange_route(exchange);
+    return true;
 }
 
 bool

@@ -33,7 +33,9 @@ struct exchange {
     const char *base;
     struct str path;     /* in normal form; lives as long as head does */
     bool path_rewritten; /* passing the target on as sent would show another path */
-    void *kept;          /* owned: one allocation with head, bytes and path; NULL: not kept */
+    /* owned: the route passes the trailers of the request's body on; else NULL */
+    struct chunked_trailers *trailers;
+    void *kept; /* owned: one allocation with head, bytes and path; NULL: not kept */
     struct chunked_decoder chunked;
     uint64_t body_left;         /* BODY_LENGTH: still to come */
     uint64_t body_bytes;        /* decoded so far */
@@ -70,6 +72,10 @@ bool exchange_keep_head(struct exchange *exchange);
 /* Decides whether the connection goes on after this response; from then on exchange->close is
  * final. Called before a head is written. */
 bool exchange_decide_keep_alive(struct exchange *exchange);
+/* Decides, and writes Connection where it is needed, with the time that an idle connection is kept
+ * for a client that asked (RFC 2068 section 19.7.1.1): one that knows it does not send a request
+ * into the close. */
+void exchange_put_connection(struct exchange *exchange, struct head_writer *writer);
 /* Writes Server, Date and, where needed, Connection, and the empty line. */
 void exchange_put_tail(struct exchange *exchange, struct head_writer *writer);
 /* Most bytes that exchange_put_tail() writes. */

@@ -13,8 +13,8 @@
 struct worker;
 
 /* Starts the exchange of conn for a complete head: finds the route, checks what every action wants
- * checked, starts the action. conn->exchange is set. */
-void exchange_begin(struct conn *conn, const struct request_head *head, const char *base);
+ * checked, starts the action. conn->exchange is set. false: out of memory, nothing begun. */
+bool exchange_begin(struct conn *conn, const struct request_head *head, const char *base);
 /* Whether more of the request body may come now. */
 bool exchange_wants_body(const struct exchange *exchange);
 /* The body is wanted: its clock runs. Returns how long it may still take as a whole, by body_rate;

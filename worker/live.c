@@ -165,6 +165,7 @@ live_new(struct config *config, uint64_t serial, const struct scoreboard *board,
         .head = (uint32_t)config->worker.limit_request_head_bytes,
         .field = (uint32_t)config->worker.limit_request_field_size_bytes,
     };
+    live->memory = config_connection_memory(&config->worker);
     live->routes = xcalloc(config->route_count, sizeof(*live->routes));
     live->backends = xcalloc(config->backend_count, sizeof(*live->backends));
     live->table = route_table_new(config);

@@ -54,9 +54,10 @@ struct live {
     uint64_t serial;
     struct config *config; /* owned */
     struct request_limits limits;
-    struct route_table *table; /* owned */
-    struct route *routes;      /* owned; as config->routes */
-    struct backend *backends;  /* owned; as config->backends */
+    struct connection_memory memory; /* of one connection */
+    struct route_table *table;       /* owned */
+    struct route *routes;            /* owned; as config->routes */
+    struct backend *backends;        /* owned; as config->backends */
 };
 
 /* Builds what is needed to serve config, which it takes in any case; its records are on board. NULL

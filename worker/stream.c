@@ -9,7 +9,6 @@
 #include "worker/stream.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
@@ -43,8 +42,19 @@ struct stream_segment {
     char bytes[];
 };
 
-/* Small leftovers share a segment of this size. */
-#define SEGMENT_MIN_BYTES 4096u
+/* Segments of memory take whole steps of this size, and the next bytes fill what is free of the
+ * last one: however small the pieces are that are queued, little more is held than they have bytes.
+ */
+#define SEGMENT_STEP_BYTES 4096u
+
+/* Whether the same call may work later. The kernel being short of memory says nothing about this
+ * connection: its own clocks run on, and end it when it lasts. */
+static bool
+is_temporary(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR || error == ENOBUFS ||
+           error == ENOMEM;
+}
 
 /* ---- lifecycle ------------------------------------------------------------------------------ */
 
@@ -69,7 +79,7 @@ segment_free(struct stream *stream, struct stream_segment *segment)
             segment->file.release(segment->file.owner);
         }
     } else {
-        stream->queued_bytes -= segment->memory.len;
+        stream->queued_bytes -= sizeof(*segment) + segment->memory.cap;
     }
     free(segment);
 }
@@ -142,7 +152,7 @@ stream_read(struct stream *stream, char *buffer, size_t size, size_t *ret_length
     if (n == 0) {
         return STREAM_EOF;
     }
-    return errno == EAGAIN || errno == EWOULDBLOCK ? STREAM_AGAIN : STREAM_ERROR;
+    return is_temporary(errno) ? STREAM_AGAIN : STREAM_ERROR;
 }
 
 /* ---- the queue ------------------------------------------------------------------------------ */
@@ -164,7 +174,6 @@ queue_bytes(struct stream *stream, const char *bytes, size_t size)
 {
     struct stream_segment *tail = stream->tail;
 
-    stream->queued_bytes += size;
     if (tail != NULL && tail->kind == SEGMENT_MEMORY) {
         size_t end = tail->memory.off + tail->memory.len;
         size_t room = tail->memory.cap - end;
@@ -175,13 +184,14 @@ queue_bytes(struct stream *stream, const char *bytes, size_t size)
         size -= part;
     }
     if (size > 0) {
-        size_t cap = size > SEGMENT_MIN_BYTES ? size : SEGMENT_MIN_BYTES;
+        size_t steps = (sizeof(struct stream_segment) + size) / SEGMENT_STEP_BYTES + 1;
+        size_t cap = steps * SEGMENT_STEP_BYTES - sizeof(struct stream_segment);
         struct stream_segment *segment = malloc(sizeof(*segment) + cap);
         if (segment == NULL) {
-            stream->queued_bytes -= size;
             stream->error = ENOMEM;
             return;
         }
+        stream->queued_bytes += sizeof(*segment) + cap;
         segment->kind = SEGMENT_MEMORY;
         segment->memory.off = 0;
         segment->memory.len = size;
@@ -189,6 +199,18 @@ queue_bytes(struct stream *stream, const char *bytes, size_t size)
         memcpy(segment->bytes, bytes, size);
         append_segment(stream, segment);
     }
+}
+
+/* The kernel takes megabytes for each client that reads slowly: two thousand of them fill the
+ * memory that the machine has for TCP (tcp(7), tcp_mem), and then every connection stands still.
+ * What was not sent yet has no use there. Fails on unix sockets, which have no such memory. */
+static void
+bound_unsent(struct stream *stream)
+{
+    int bytes = STREAM_UNSENT_MAX_BYTES;
+
+    stream->unsent_bounded = true;
+    (void)setsockopt(stream->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 }
 
 /* ---- the batch ------------------------------------------------------------------------------ */
@@ -302,11 +324,14 @@ flush_batch(struct stream *stream, int flags)
             if (n >= 0) {
                 sent = (size_t)n;
                 stream->sent_bytes += sent;
-            } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS) {
+            } else if (!is_temporary(errno)) {
                 stream->error = errno;
             }
         }
         if (stream->error == 0 && sent < batch->bytes) {
+            if (!stream->unsent_bounded) {
+                bound_unsent(stream); /* its peer is slow */
+            }
             queue_batch(stream, batch, sent);
         }
     }
@@ -363,7 +388,7 @@ send_memory(struct stream *stream, size_t *budget)
     struct msghdr header = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     ssize_t n = sendmsg(stream->io.fd, &header, MSG_NOSIGNAL);
     if (n == -1) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ENOBUFS) {
+        if (!is_temporary(errno)) {
             stream->error = errno;
         }
         return false;
@@ -377,25 +402,12 @@ send_memory(struct stream *stream, size_t *budget)
         size_t part = sent < s->memory.len ? sent : s->memory.len;
         s->memory.off += part;
         s->memory.len -= part;
-        stream->queued_bytes -= part;
         sent -= part;
         if (s->memory.len == 0) {
             drop_head(stream);
         }
     }
     return all;
-}
-
-/* The kernel takes megabytes for each client that reads slowly: two thousand of them fill the
- * memory that the machine has for TCP (tcp(7), tcp_mem), and then every connection stands still.
- * What was not sent yet has no use there. Fails on unix sockets, which have no such memory. */
-static void
-bound_unsent(struct stream *stream)
-{
-    int bytes = STREAM_UNSENT_MAX_BYTES;
-
-    stream->unsent_bounded = true;
-    (void)setsockopt(stream->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 }
 
 static bool
@@ -410,7 +422,7 @@ send_file(struct stream *stream, size_t *budget)
     ssize_t n = sendfile(stream->io.fd, s->file.fd, &s->file.offset, part);
 
     if (n == -1) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ENOBUFS) {
+        if (!is_temporary(errno)) {
             stream->error = errno;
         }
         return false;

@@ -20,7 +20,8 @@
 /* Bytes one stream may send from its queue in one turn, so that a fast reader of a large file does
  * not keep the others waiting (2 MiB in nginx's sendfile_max_chunk; less here for fewer cores). */
 #define STREAM_SEND_SLICE_BYTES (512 * 1024)
-/* Bytes of a large file that the kernel holds for a client beyond what is on its way. */
+/* Bytes of a large file, or for a peer that was found slow, that the kernel holds beyond what is on
+ * its way. */
 #define STREAM_UNSENT_MAX_BYTES (256 * 1024)
 
 #define BATCH_IOV_MAX 64

@@ -22,6 +22,7 @@
 #include "config/base/fd.h"
 #include "config/base/hash.h"
 #include "config/base/log.h"
+#include "config/base/reserve.h"
 #include "worker/channel.h"
 #include "worker/conn.h"
 #include "worker/exchange.h"
@@ -144,6 +145,33 @@ on_quick_signal(struct ev_loop *loop, ev_signal *signal, int revents)
     (void)signal;
     (void)revents;
     ev_break(loop, EVBREAK_ALL);
+}
+
+/* ---- memory -----------------------------------------------------------------------------------
+ */
+
+void
+worker_tell_short(struct worker *worker, const char *what)
+{
+    if (worker->short_told_ms != 0 &&
+        worker->now_ms - worker->short_told_ms < WORKER_SHORT_TOLD_MS) {
+        return;
+    }
+    worker->short_told_ms = worker->now_ms;
+    log_error("out of memory: %s; connections wait and new requests get 503 until there is some "
+              "open=%u help=\"lower connections or connection_memory, or raise MemoryMax= or "
+              "ulimit -v\"",
+              what, worker->conn_count);
+}
+
+bool
+worker_has_memory(struct worker *worker)
+{
+    if (!memory_is_short() || memory_reserve_fill(WORKER_RESERVE_BYTES)) {
+        return true;
+    }
+    worker_tell_short(worker, "the reserve is spent");
+    return false;
 }
 
 /* ---- max_requests -----------------------------------------------------------------------------
@@ -437,6 +465,11 @@ int
 worker_main(const struct heritage *heritage)
 {
     scan_init();
+    ev_set_allocator(memory_reserve_realloc);
+    if (!memory_reserve_fill(WORKER_RESERVE_BYTES)) {
+        log_error("cannot start a worker: out of memory");
+        return WORKER_EXIT_BOOT_FAILED;
+    }
     struct worker *worker = worker_new(heritage);
 
     if (worker == NULL) {
@@ -445,5 +478,6 @@ worker_main(const struct heritage *heritage)
     (void)ev_run(worker->loop, 0);
     bool served = worker->live != NULL;
     worker_free(worker);
+    memory_reserve_release();
     return served ? WORKER_EXIT_OK : WORKER_EXIT_BOOT_FAILED;
 }

@@ -31,6 +31,11 @@ struct waiting_room;
 #define WORKER_SCRATCH_BYTES (64 * 1024)
 /* Objects kept for reuse, so that a steady load allocates nothing. */
 #define WORKER_SPARES_MAX 256
+/* Kept for when memory runs out (reserve.h): enough for libev's tables of 10,000 descriptors to
+ * double, and for the small objects of all requests that are open. */
+#define WORKER_RESERVE_BYTES (1024u * 1024u)
+/* How often a worker says again that it is short of memory. */
+#define WORKER_SHORT_TOLD_MS 10000
 
 struct worker {
     struct ev_loop *loop;
@@ -60,8 +65,9 @@ struct worker {
     bool draining;
     bool drained_told; /* DRAINED was sent */
     bool master_gone;
-    bool recycle_told;   /* RECYCLE was sent */
-    uint64_t recycle_at; /* answered requests that make it due; UINT64_MAX: never, or told */
+    bool recycle_told;     /* RECYCLE was sent */
+    int64_t short_told_ms; /* when it was last told that memory ran out; 0: never */
+    uint64_t recycle_at;   /* answered requests that make it due; UINT64_MAX: never, or told */
     struct deadline drain_deadline; /* graceful_timeout */
 
     struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
@@ -89,6 +95,11 @@ struct worker {
 
 /* Makes a client's events count: the worker leaves when it drains and nothing is open. */
 void worker_conn_ended(struct worker *worker);
+/* Whether a request or a connection may be taken on: false while memory is short. Tries to set the
+ * reserve aside again. */
+bool worker_has_memory(struct worker *worker);
+/* Memory ran out: one line in the log, however many connections feel it. */
+void worker_tell_short(struct worker *worker, const char *what);
 /* max_requests is reached: tells the master, once. */
 void worker_reached_max_requests(struct worker *worker);
 

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/base/reserve.h"
+
 _Noreturn void
 check_failed(const char *expression, const char *file, int line, const char *function)
 {
@@ -20,8 +22,11 @@ check_failed(const char *expression, const char *file, int line, const char *fun
 void *
 xcalloc(size_t count, size_t size)
 {
-    void *memory = calloc(count, size);
+    void *memory;
 
+    do {
+        memory = calloc(count, size);
+    } while (memory == NULL && memory_reserve_spend());
     CHECK(memory != NULL);
     return memory;
 }
@@ -29,8 +34,11 @@ xcalloc(size_t count, size_t size)
 void *
 xrealloc(void *memory, size_t size)
 {
-    void *grown = realloc(memory, size > 0 ? size : 1);
+    void *grown;
 
+    do {
+        grown = realloc(memory, size > 0 ? size : 1);
+    } while (grown == NULL && memory_reserve_spend());
     CHECK(grown != NULL);
     return grown;
 }

@@ -17,8 +17,9 @@ _Noreturn void check_failed(const char *expression, const char *file, int line,
     ((expression) ? (void)0 : check_failed(#expression, __FILE__, __LINE__, __func__))
 
 /* Memory that must be there: our allocations are small and bounded, so a NULL means that the
- * machine is out of memory, and the process is replaced rather than limping on. Large or
- * peer-driven allocations use malloc() and handle NULL. All return zeroed memory; free() frees. */
+ * machine is out of memory. The process spends its reserve (reserve.h); without one it is replaced
+ * rather than limping on. Large or peer-driven allocations use malloc() and handle NULL. All return
+ * zeroed memory; free() frees. */
 void *xcalloc(size_t count, size_t size) __attribute__((returns_nonnull, malloc));
 void *xrealloc(void *memory, size_t size) __attribute__((returns_nonnull));
 char *xstrdup(const char *text) __attribute__((returns_nonnull, malloc));

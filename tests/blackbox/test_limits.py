@@ -219,3 +219,120 @@ def test_last_request_of_a_connection_is_logged_with_its_setting():
             client.Client(narwhal.address) as connection:
         assert [connection.get("/").closes for _ in range(2)] == [False, True]
         narwhal.wait_log("setting=keepalive_requests")
+
+
+@pytest.mark.parametrize("version, said, expected", [
+    ("HTTP/1.1", None, None), ("HTTP/1.1", "keep-alive", "timeout=7"),
+    ("HTTP/1.1", "Keep-Alive, x", "timeout=7"), ("HTTP/1.0", "keep-alive", "timeout=7"),
+    ("HTTP/1.1", "keep-alive, close", None), ("HTTP/1.0", None, None)])
+def test_a_client_that_asks_is_told_how_long_its_connection_is_kept(version, said, expected):
+    with Backend() as backend, Narwhal({
+            **HELLO, "worker": {"keepalive": "7s"}, "backend:b": {"server": backend.server},
+            "route:b": {"path": "/b", "backend": "b"}}) as narwhal:
+        for target in ("/", "/b", "/none"):
+            with client.Client(narwhal.address) as connection:
+                response = connection.get(target, {"Connection": said} if said else (),
+                                          version=version)
+                assert response.get("Keep-Alive") == expected
+                assert response.closes == (version == "HTTP/1.0" and not said or
+                                           "close" in str(said))
+                assert (response.get("Connection") == "keep-alive") == bool(expected)
+
+
+def test_the_longest_idle_one_makes_room():
+    """The client that was cut after head_timeout is the clock."""
+    with Narwhal({**HELLO, "master": {"workers": 1}, "log": {"level": "debug"},
+                  "worker": {"connections": 4, "head_timeout": "2s"}}) as narwhal, \
+            contextlib.ExitStack() as stack:
+        first, second, third = [stack.enter_context(client.Client(narwhal.address))
+                                for _ in range(3)]
+        for connection in (first, second, third):
+            assert connection.get("/").status == 200
+        with client.Client(narwhal.address) as clock:
+            assert clock.send("GET / HT").response().status == 408
+            clock.expect_close()
+        assert first.get("/").status == 200 and third.get("/").status == 200
+        more = [stack.enter_context(client.Client(narwhal.address)) for _ in range(2)]
+        for connection in more:
+            assert connection.get("/").status == 200
+        second.expect_close()
+        narwhal.wait_log("longest idle one made room: limit is connections")
+        for connection in (first, third, *more):
+            assert connection.get("/").status == 200
+
+
+# ---- every clock and limit has its name in the log -----------------------------------------------
+@pytest.mark.parametrize("data, status, line", [
+    ("GET / HT", 408, "status=408.*setting=head_timeout"),
+    ("POST /b HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n1", 408,
+     "status=408.*setting=body_timeout"),
+    ("POST /b HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n1", 408,
+     "status=408.*setting=body_timeout"),
+    ("", None, "no request within head_timeout"),
+    ("GET / HTTP/1.1\r\nHost: t\r\n\r\n", 200, "no request for keepalive"),
+    ("GET /big HTTP/1.1\r\nHost: t\r\n\r\n", None, "client took no byte for send_timeout")])
+def test_every_clock_is_logged_with_its_name(data, status, line):
+    with Backend(lambda exchange: exchange.body()) as backend, Narwhal({
+            **HELLO, "worker": {"head_timeout": "400ms", "body_timeout": "400ms", "body_rate": 0,
+                                "keepalive": "400ms", "send_timeout": "400ms"},
+            "log": {"level": "debug"}, "backend:b": {"server": backend.server},
+            "route:b": {"path": "/b", "backend": "b"},
+            "route:big": {"path": "/big", "static": "root"}},
+            files={"root/index.html": bytes(64 << 20)}) as narwhal, \
+            client.Client(narwhal.address, receive_buffer=4096) as connection:
+        connection.send(data.replace("/big ", "/big/ "))
+        if status:
+            assert connection.response("POST").status == status
+        narwhal.wait_log(line)
+
+
+def test_chunked_body_that_grows_over_the_limit_gets_413():
+    release = threading.Event()
+
+    def answer(exchange):
+        with contextlib.suppress(ConnectionError):
+            exchange.body()
+        release.set()
+    with Backend(answer) as backend, Narwhal({
+            "worker": {"limit_request_body": "10k"}, "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10):
+            connection.send(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        connection.send(b"1\r\nx\r\n")
+        response = connection.response("POST")
+        assert response.status == 413 and response.closes
+        narwhal.wait_log("status=413.*setting=limit_request_body")
+        assert release.wait(client.DEADLINE), "the server was not told"
+
+
+# ---- lingering close -----------------------------------------------------------------------------
+@pytest.mark.parametrize("framing, first, status", [
+    ("Content-Length: 20000000", b"", 413),
+    ("Transfer-Encoding: chunked", b"x\r\n", 400),
+    ("Transfer-Encoding: chunked, gzip", b"", 400),
+    ("Content-Length: 20000000\r\nExpect: else", b"", 417)])
+def test_an_early_answer_survives_what_the_client_still_sends(framing, first, status):
+    """Without lingering a reset would overtake the answer: it is read only after the last byte."""
+    with Backend(lambda exchange: exchange.receive()) as backend, Narwhal({
+            "worker": {"limit_request_body": "1m"}, "backend:b": {"server": backend.server},
+            "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send(f"POST / HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n".encode() + first)
+        for _ in range(20):
+            connection.send(bytes(1_000_000))
+        response = connection.response("POST")
+        assert response.status == status and response.closes
+        connection.expect_close()
+
+
+def test_lingering_ends():
+    with Narwhal({**HELLO, "worker": {"linger_timeout": "300ms"}}) as narwhal, \
+            client.Client(narwhal.address) as connection:
+        connection.send("bad\r\n\r\n")
+        assert connection.response().status == 400
+        connection.expect_close()
+        with dripping(connection, b"x"), pytest.raises(OSError):
+            while True:  # until what was sent into the close comes back as a reset
+                connection.socket.send(b"y")

@@ -18,6 +18,7 @@ struct outcome {
     enum chunked_result result;
     size_t consumed;
     struct buf data;
+    struct chunked_trailers trailers;
 };
 
 static void
@@ -56,6 +57,42 @@ outcome_feed(struct outcome *outcome, const char *bytes, size_t length)
                outcome->decoder.reason == NULL ? "none" : outcome->decoder.reason);
     outcome->consumed += at;
     free(in);
+}
+
+/* The same trailers; written anew they are the trailers of a body, and the same. */
+static void
+check_trailers(const struct outcome *whole, const struct outcome *other)
+{
+    const struct chunked_trailers *trailers = &whole->trailers;
+    struct buf written = {0};
+    struct outcome again;
+    struct str name;
+    struct str value;
+    uint32_t at = 0;
+
+    FUZZ_CHECK(trailers->length == other->trailers.length &&
+                   memcmp(trailers->bytes, other->trailers.bytes, trailers->length) == 0,
+               "other trailers");
+    if (whole->result != CHUNKED_END || trailers->length > CHUNKED_TRAILERS_MAX / 2) {
+        return; /* written anew they may be longer: a blank after each colon */
+    }
+    buf_add_text(&written, "0\r\n");
+    while (chunked_trailers_next(trailers, &at, &name, &value)) {
+        buf_addf(&written, "%.*s: %.*s\r\n", STR_ARG(name), STR_ARG(value));
+    }
+    FUZZ_CHECK(at == trailers->length, "trailers end at %u of %u", at, trailers->length);
+    buf_add_text(&written, "\r\n");
+    outcome_begin(&again);
+    again.decoder.trailers = &again.trailers;
+    outcome_feed(&again, written.ptr, written.len);
+    FUZZ_CHECK(again.result == CHUNKED_END && again.consumed == written.len,
+               "written anew the trailers are refused: %s",
+               again.decoder.reason == NULL ? "no reason" : again.decoder.reason);
+    FUZZ_CHECK(again.trailers.length == written.len - 5 &&
+                   memcmp(again.trailers.bytes, written.ptr + 3, again.trailers.length) == 0,
+               "written anew the trailers are others");
+    buf_release(&written);
+    buf_release(&again.data);
 }
 
 static void
@@ -123,13 +160,16 @@ check_decoding(const char *in, size_t size, const struct fuzz_cuts *cuts)
     size_t at = 0;
 
     outcome_begin(&whole);
+    whole.decoder.trailers = &whole.trailers;
     outcome_feed(&whole, in, size);
 
     outcome_begin(&other);
+    other.decoder.trailers = &other.trailers;
     do {
         outcome_feed(&other, in + at, at < size ? 1 : 0);
     } while (other.result == CHUNKED_MORE && at++ < size);
     must_agree(&whole, &other, "byte by byte");
+    check_trailers(&whole, &other);
     buf_release(&other.data);
 
     outcome_begin(&other);

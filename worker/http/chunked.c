@@ -233,8 +233,40 @@ remember_name_byte(struct chunked_decoder *decoder, char c)
     }
 }
 
+/* Every byte that is kept is one of the line_bytes that are bounded. */
+static void
+keep_trailer_byte(struct chunked_trailers *trailers, char c, bool ends_line)
+{
+    trailers->bytes[trailers->end++] = c;
+    if (ends_line) {
+        trailers->length = trailers->end;
+    }
+}
+
+bool
+chunked_trailers_next(const struct chunked_trailers *trailers, uint32_t *at, struct str *ret_name,
+                      struct str *ret_value)
+{
+    if (*at >= trailers->length) {
+        return false;
+    }
+    const char *line = trailers->bytes + *at;
+    const char *colon = memchr(line, ':', trailers->length - *at);
+    const char *end = memchr(colon, '\r', (size_t)(trailers->bytes + trailers->length - colon));
+
+    *at = (uint32_t)(end + 2 - trailers->bytes);
+    *ret_name = (struct str){line, (size_t)(colon - line)};
+    for (colon++; colon < end && char_is_blank(*colon); colon++) {
+    }
+    while (end > colon && char_is_blank(end[-1])) {
+        end--;
+    }
+    *ret_value = (struct str){colon, (size_t)(end - colon)};
+    return true;
+}
+
 static bool
-read_trailer(struct chunked_decoder *decoder, char c)
+read_trailer_byte(struct chunked_decoder *decoder, char c)
 {
     if (++decoder->line_bytes > CHUNKED_TRAILERS_MAX) {
         return refuse(decoder, "more than 8192 bytes of trailers");
@@ -296,6 +328,20 @@ read_trailer(struct chunked_decoder *decoder, char c)
         break;
     }
     return refuse(decoder, "a chunked decoder in no state");
+}
+
+static bool
+read_trailer(struct chunked_decoder *decoder, char c)
+{
+    enum chunked_state before = (enum chunked_state)decoder->state;
+
+    if (!read_trailer_byte(decoder, c)) {
+        return false;
+    }
+    if (decoder->trailers != NULL && before != CHUNKED_END_LF && decoder->state != CHUNKED_END_LF) {
+        keep_trailer_byte(decoder->trailers, c, before == CHUNKED_TRAILER_LF);
+    }
+    return true;
 }
 
 static bool

@@ -2,10 +2,11 @@
  *
  * Decoder of the chunked transfer coding (RFC 9112 section 7.1). Pure, incremental, strict: CRLF
  * only, hexadecimal sizes without sign or overflow, extensions by their grammar and bounded,
- * trailer fields checked as header fields are, bounded, and dropped.
+ * trailer fields checked as header fields are, bounded, and dropped unless the caller keeps them.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,13 @@ enum chunked_result { CHUNKED_MORE = 0, CHUNKED_DATA, CHUNKED_END, CHUNKED_BAD }
 #define CHUNKED_TRAILERS_MAX 8192
 #define CHUNKED_EXCESS_MAX 16384
 
+/* Trailer fields as lines, each with its CRLF; the fields' grammar is checked, no more. */
+struct chunked_trailers {
+    uint32_t length; /* of the whole lines */
+    uint32_t end;    /* with the line that is being read */
+    char bytes[CHUNKED_TRAILERS_MAX];
+};
+
 struct chunked_decoder {
     uint8_t state;
     uint8_t name_length; /* of the trailer name so far, as far as it fits in name */
@@ -27,6 +35,7 @@ struct chunked_decoder {
     uint32_t line_bytes; /* of the size line or of all trailers so far, for the limits */
     uint32_t excess;     /* bytes of size lines beyond what their data justifies */
     const char *reason;  /* after CHUNKED_BAD */
+    struct chunked_trailers *trailers; /* borrowed; NULL, as init sets it: they are dropped */
 };
 
 void chunked_decoder_init(struct chunked_decoder *decoder);
@@ -37,6 +46,11 @@ void chunked_decoder_init(struct chunked_decoder *decoder);
  * CHUNKED_BAD   decoder->reason says why; the connection cannot go on */
 enum chunked_result chunked_decode(struct chunked_decoder *decoder, const char *in, size_t len,
                                    size_t *ret_consumed, struct str *ret_data);
+
+/* The next trailer field of what was kept, from *at on (0 at first), without the white space around
+ * its value; false: there is none left. */
+bool chunked_trailers_next(const struct chunked_trailers *trailers, uint32_t *at,
+                           struct str *ret_name, struct str *ret_value);
 
 /* Writes the size line of a chunk ("1f4\r\n") and returns its length. */
 #define CHUNK_HEAD_MAX 20

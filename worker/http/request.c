@@ -462,6 +462,7 @@ finish(struct request_parser *parser, const struct request_limits *limits, const
         return refuse(parser, 431, "more than 1024 bytes of Connection options", NULL);
     }
     /* RFC 9112 section 9.3. */
+    head->keep_alive_said = facts.connection_keep_alive;
     head->keep_alive =
         !facts.connection_close && (head->minor_version >= 1 || facts.connection_keep_alive);
     /* RFC 9110 section 10.1.1 and 7.8: both to be ignored in HTTP/1.0. */

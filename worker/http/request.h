@@ -41,6 +41,7 @@ struct request_head {
     struct span authority; /* host[:port] of absolute-form, else the value of Host; len 0 without */
     struct span host;      /* the host of authority, without the port */
     uint8_t minor_version; /* of HTTP/1.x: 0 or 1 */
+    bool keep_alive_said;  /* Connection names keep-alive */
     bool keep_alive;       /* the client allows another request on this connection */
     bool expect_continue;  /* Expect: 100-continue, HTTP/1.1 only */
     bool expect_other;     /* an expectation that nobody can meet (417) */

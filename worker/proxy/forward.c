@@ -237,6 +237,48 @@ forward_asks_upgrade(const struct request_head *head, const char *base)
     return upgrade != NULL && !token_list_has(span_str(upgrade->value, base), STR("h2c"));
 }
 
+/* Whether the client said "TE: trailers" (RFC 9110 section 10.1.4). */
+static bool
+takes_trailers(const struct request_head *head, const char *base)
+{
+    const struct field *te = request_field(head, FIELD_TE);
+
+    return te != NULL && token_list_has(span_str(te->value, base), STR("trailers"));
+}
+
+void
+forward_trailer_names(struct head_writer *writer, const struct field *fields, size_t count,
+                      const char *base)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (fields[i].id == FIELD_TRAILER) {
+            head_put_field(writer, STR("Trailer"), span_str(fields[i].value, base));
+        }
+    }
+}
+
+size_t
+forward_trailers_size_max(const struct chunked_trailers *trailers)
+{
+    return trailers->length + trailers->length / 4 + 8; /* "a:\r\n" becomes "a: \r\n" */
+}
+
+void
+forward_trailers(struct head_writer *writer, const struct chunked_trailers *trailers)
+{
+    struct str name;
+    struct str value;
+    uint32_t at = 0;
+
+    head_put(writer, STR("0\r\n"));
+    while (chunked_trailers_next(trailers, &at, &name, &value)) {
+        if (field_id_of(name) == FIELD_OTHER && !is_disguised(name)) {
+            head_put_field(writer, name, value);
+        }
+    }
+    head_put_end(writer);
+}
+
 size_t
 forward_request_size_max(const struct forward_input *input)
 {
@@ -272,10 +314,22 @@ forward_request_head(struct head_writer *writer, const struct forward_input *inp
     } else if (head->framing == BODY_CHUNKED) {
         head_put(writer, STR("Transfer-Encoding: chunked\r\n"));
     }
-    if (forward_asks_upgrade(head, input->base)) {
-        const struct field *upgrade = request_field(head, FIELD_UPGRADE);
-        head_put_field(writer, STR("Upgrade"), span_str(upgrade->value, input->base));
-        head_put(writer, STR("Connection: upgrade\r\n"));
+    bool upgrade = forward_asks_upgrade(head, input->base);
+    bool te = input->trailers && takes_trailers(head, input->base);
+    if (upgrade) {
+        const struct field *protocol = request_field(head, FIELD_UPGRADE);
+        head_put_field(writer, STR("Upgrade"), span_str(protocol->value, input->base));
+    }
+    if (te) {
+        head_put(writer, STR("TE: trailers\r\n"));
+    }
+    if (upgrade || te) {
+        head_put(writer, upgrade && te ? STR("Connection: upgrade, TE\r\n")
+                         : upgrade     ? STR("Connection: upgrade\r\n")
+                                       : STR("Connection: TE\r\n"));
+    }
+    if (input->trailers && head->framing == BODY_CHUNKED) {
+        forward_trailer_names(writer, head->fields, head->field_count, input->base);
     }
     head_put_end(writer);
 }

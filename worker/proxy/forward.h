@@ -10,6 +10,7 @@
 
 #include "config/network.h"
 #include "config/value.h"
+#include "worker/http/chunked.h"
 #include "worker/http/head_writer.h"
 #include "worker/http/request.h"
 #include "worker/http/response.h"
@@ -28,6 +29,7 @@ struct forward_input {
     const struct network_list *trusted;
     struct str host; /* Host for the server; empty: the client's own */
     bool forwarded;  /* write Forwarded too */
+    bool trailers;   /* of both directions are passed on */
 };
 
 /* Whether the server is asked to switch protocols. Any token passes but h2c: a raw HTTP/2
@@ -40,6 +42,15 @@ size_t forward_request_size_max(const struct forward_input *input);
  * wanted, say what narwhal saw, whatever the client said. A trusted peer's fields, of the kind that
  * is believed, are kept, and its own address is appended; the other kind is written from them. */
 void forward_request_head(struct head_writer *writer, const struct forward_input *input);
+
+/* Trailer, which names the fields behind a body, for a route that passes these on. */
+void forward_trailer_names(struct head_writer *writer, const struct field *fields, size_t count,
+                           const char *base);
+/* Most bytes that forward_trailers() writes. */
+size_t forward_trailers_size_max(const struct chunked_trailers *trailers);
+/* The last chunk with the trailer fields, and the empty line. Fields that narwhal reads in heads,
+ * whose place is not behind a body (RFC 9110 section 6.5.1), are left out, also in disguise. */
+void forward_trailers(struct head_writer *writer, const struct chunked_trailers *trailers);
 
 /* Status line and the server's fields without hop-by-hop ones and framing; no empty line.
  * *ret_has_date: whether a Date was among them. */

@@ -168,6 +168,7 @@ proxy_end(struct exchange *exchange)
     upstream_close(&proxy->conn);
     proxy_unclaim(proxy);
     proxy_forget_input(proxy);
+    free(proxy->trailers);
     free(proxy);
 }
 
@@ -245,7 +246,7 @@ read_server(struct proxy *proxy)
 {
     struct worker *worker = proxy->worker;
     char *buffer = worker->scratch;
-    size_t room = WORKER_SCRATCH_BYTES;
+    size_t room = (size_t)proxy->exchange->live->memory.read_bytes;
     size_t kept = 0;
     size_t length = 0;
 
@@ -276,6 +277,19 @@ proxy_on_upstream(struct proxy *proxy, int revents)
     struct conn *conn = proxy->exchange->conn;
     struct upstream_conn *server = proxy->conn;
 
+    if ((revents & EV_ERROR) != 0) {
+        /* epoll_ctl(2) failed and libev gave the watcher up: nothing would ever come of it. */
+        static const char reason[] = "the kernel would not watch the server's socket: see "
+                                     "fs.epoll.max_user_watches";
+        if (proxy->state == PROXY_CONNECT) {
+            proxy_attempt_failed(proxy, FAILURE_CONNECT, reason, NULL);
+        } else {
+            errno = ENOSPC;
+            on_server_end(proxy, reason);
+        }
+        conn_settle(conn);
+        return;
+    }
     if (proxy->state == PROXY_CONNECT) {
         proxy_on_connected(proxy);
         conn_settle(conn);

@@ -70,7 +70,8 @@ struct proxy {
     enum body_framing framing; /* as the server sends it */
     uint64_t left;             /* BODY_LENGTH */
     struct chunked_decoder chunked;
-    bool out_chunked; /* as the client gets it */
+    struct chunked_trailers *trailers; /* owned; those of the response, when passed on; else NULL */
+    bool out_chunked;                  /* as the client gets it */
     bool server_keep_alive;
     bool server_eof; /* TUNNEL */
     bool client_eof; /* TUNNEL */

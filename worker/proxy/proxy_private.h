@@ -21,6 +21,8 @@
 #include "worker/proxy/proxy.h"
 #include "worker/proxy/retry.h"
 
+struct stream;
+
 static inline struct proxy *
 proxy_of(const struct exchange *exchange)
 {
@@ -94,6 +96,9 @@ bool proxy_may_send_body(const struct proxy *proxy);
 /* A piece of it; its end. */
 void proxy_send_body(struct proxy *proxy, struct str bytes);
 void proxy_send_body_end(struct proxy *proxy);
+
+/* The last chunk of a body to either side; trailers: NULL, or what is passed on of them. */
+void proxy_put_last_chunk(struct stream *stream, const struct chunked_trailers *trailers);
 
 /* ---- proxy_response.c ----------------------------------------------------------------------- */
 /* HEAD and BODY: whether more of the response may come now. */

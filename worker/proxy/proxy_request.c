@@ -42,6 +42,7 @@ proxy_begin_request(struct proxy *proxy)
         .path = exchange->path,
         .path_rewritten = exchange->path_rewritten,
         .cut = exchange->route->cut,
+        .trailers = exchange->route->settings->trailers,
         .peer = &exchange->conn->peer,
         .client = &exchange->client,
         .believed = exchange->believed,
@@ -102,6 +103,22 @@ proxy_send_body(struct proxy *proxy, struct str bytes)
 }
 
 void
+proxy_put_last_chunk(struct stream *stream, const struct chunked_trailers *trailers)
+{
+    struct head_writer writer;
+
+    if (trailers == NULL || trailers->length == 0) {
+        stream_put(stream, "0\r\n\r\n", 5);
+        return;
+    }
+    size_t room = forward_trailers_size_max(trailers);
+    head_writer_init(&writer, stream_reserve(stream, room), room);
+    forward_trailers(&writer, trailers);
+    CHECK(head_writer_ok(&writer));
+    stream_commit(stream, head_writer_length(&writer));
+}
+
+void
 proxy_send_body_end(struct proxy *proxy)
 {
     struct exchange *exchange = proxy->exchange;
@@ -109,7 +126,7 @@ proxy_send_body_end(struct proxy *proxy)
 
     stream_flush(&exchange->conn->stream);
     if (exchange->head->framing == BODY_CHUNKED) {
-        stream_put(stream, "0\r\n\r\n", 5);
+        proxy_put_last_chunk(stream, exchange->trailers);
         stream_flush(stream);
     }
     if (proxy->state == PROXY_HEAD) {

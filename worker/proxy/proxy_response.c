@@ -4,9 +4,9 @@
  * in workers.
  *
  * A body is passed on as it comes: nothing waits for more of it. The server is not read while the
- * client leaves more than RESPONSE_QUEUE_MAX untaken, so that one exchange holds at most that, plus
- * one read. What cannot be completed is cut,
- * never ended: the client must be able to tell.
+ * client leaves more than its share of connection_memory untaken, so that one exchange holds at
+ * most that, plus one read. What cannot be completed is cut, never ended: the client must be able
+ * to tell.
  */
 #include "worker/proxy/proxy_private.h"
 
@@ -24,13 +24,12 @@
 
 /* An unfinished response head gets memory for at least this much more. */
 #define HEAD_ROOM_BYTES (4u * 1024u)
-/* Response bytes that may wait for a slow client before the server is no longer read. */
-#define RESPONSE_QUEUE_MAX (128u * 1024u)
 
 bool
 proxy_may_read_response(const struct proxy *proxy)
 {
-    return proxy->exchange->conn->stream.queued_bytes < RESPONSE_QUEUE_MAX;
+    return proxy->exchange->conn->stream.queued_bytes <
+           (size_t)proxy->exchange->live->memory.queue_bytes;
 }
 
 /* The server did its part: its connection is kept when both sides are at a message boundary. */
@@ -41,7 +40,7 @@ response_complete(struct proxy *proxy, size_t unused)
     struct stream *client = &exchange->conn->stream;
 
     if (proxy->out_chunked) {
-        stream_put(client, "0\r\n\r\n", 5);
+        proxy_put_last_chunk(client, proxy->trailers);
     }
     if (proxy->server_keep_alive && unused == 0 && exchange->request_done &&
         stream_is_drained(&proxy->conn->stream)) {
@@ -52,16 +51,6 @@ response_complete(struct proxy *proxy, size_t unused)
     proxy_unclaim(proxy);
     proxy_set_state(proxy, PROXY_DONE);
     exchange_finish_response(exchange);
-}
-
-static void
-put_connection_fields(struct exchange *exchange, struct head_writer *writer)
-{
-    if (!exchange_decide_keep_alive(exchange)) {
-        head_put(writer, STR("Connection: close\r\n"));
-    } else if (exchange->head->minor_version == 0) {
-        head_put(writer, STR("Connection: keep-alive\r\n"));
-    }
 }
 
 /* Decides how the client gets the body, and writes the fields that say so. */
@@ -82,6 +71,11 @@ put_framing(struct proxy *proxy, const struct response_head *head, struct head_w
             exchange->close_delimited = true;
         } else {
             proxy->out_chunked = true;
+            if (head->framing == BODY_CHUNKED && exchange->route->settings->trailers) {
+                /* Without memory they are dropped, as any recipient may. */
+                proxy->trailers = calloc(1, sizeof(*proxy->trailers));
+                proxy->chunked.trailers = proxy->trailers;
+            }
             head_put(writer, STR("Transfer-Encoding: chunked\r\n"));
         }
     } else if (head->has_content_length && head->status != 204) { /* RFC 9110 section 8.6 */
@@ -121,7 +115,10 @@ forward_head(struct proxy *proxy, const struct response_head *head, const char *
     } else {
         put_framing(proxy, head, &writer);
         put_date_if_missing(proxy, &writer, has_date);
-        put_connection_fields(exchange, &writer);
+        exchange_put_connection(exchange, &writer);
+        if (proxy->trailers != NULL) {
+            forward_trailer_names(&writer, head->fields, head->field_count, base);
+        }
     }
     head_put_end(&writer);
     CHECK(head_writer_ok(&writer));

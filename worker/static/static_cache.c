@@ -194,7 +194,10 @@ static_cache_put(struct static_cache *cache, struct str key, struct static_file 
     if (entry != NULL) {
         static_cache_remove(cache, entry);
     }
-    entry = xcalloc(1, sizeof(*entry) + key.len);
+    entry = calloc(1, sizeof(*entry) + key.len);
+    if (entry == NULL) {
+        return; /* the next request opens the file again */
+    }
     entry->hash = hash;
     entry->file = static_file_ref(file);
     entry->identity = *identity;

@@ -127,6 +127,70 @@ Test(chunked, bodies_are_decoded)
     }
 }
 
+Test(chunked, trailers_are_kept_for_who_wants_them)
+{
+    static const char text[] = "1\r\nx\r\n0\r\nA: b\r\nEmpty:\r\nc-d: \t e f \t\r\n\r\n";
+    static const char *const fields[][2] = {{"A", "b"}, {"Empty", ""}, {"c-d", "e f"}};
+    static struct chunked_trailers trailers;
+    size_t length = sizeof(text) - 1;
+
+    for (size_t split = 0; split <= length; split++) {
+        static struct outcome outcome;
+        struct chunked_decoder decoder;
+        struct str name;
+        struct str value;
+        uint32_t at = 0;
+
+        outcome = (struct outcome){.result = CHUNKED_MORE};
+        trailers = (struct chunked_trailers){0};
+        chunked_decoder_init(&decoder);
+        decoder.trailers = &trailers;
+        decode(&decoder, &outcome, text, split);
+        if (outcome.result == CHUNKED_MORE) {
+            decode(&decoder, &outcome, text + split, length - split);
+        }
+        cr_assert_eq(outcome.result, CHUNKED_END);
+        for (size_t i = 0; i < 3; i++) {
+            cr_assert(chunked_trailers_next(&trailers, &at, &name, &value), "field %zu", i);
+            cr_expect(str_is(name, fields[i][0]) && str_is(value, fields[i][1]), "field %zu", i);
+        }
+        cr_expect(!chunked_trailers_next(&trailers, &at, &name, &value));
+    }
+}
+
+Test(chunked, the_most_trailers_fit)
+{
+    static struct chunked_trailers trailers;
+    static char text[CHUNKED_TRAILERS_MAX + 16];
+    struct chunked_decoder decoder;
+    struct str data;
+    struct str name;
+    struct str value;
+    size_t used;
+    uint32_t at = 0;
+    uint32_t count = 0;
+    size_t length = 0;
+
+    memcpy(text, "0\r\n", 3);
+    length = 3;
+    while (length + 4 <= 3 + CHUNKED_TRAILERS_MAX - 4) {
+        memcpy(text + length, "a:\r\n", 4);
+        length += 4;
+    }
+    memcpy(text + length, "\r\n", 2);
+    length += 2;
+    chunked_decoder_init(&decoder);
+    decoder.trailers = &trailers;
+    cr_assert_eq(chunked_decode(&decoder, text, length, &used, &data), CHUNKED_END, "%s",
+                 decoder.reason);
+    while (chunked_trailers_next(&trailers, &at, &name, &value)) {
+        cr_assert(str_is(name, "a") && value.len == 0);
+        count++;
+    }
+    cr_expect_eq(count * 4, trailers.length);
+    cr_expect_eq(at, trailers.length);
+}
+
 Test(chunked, unfinished_bodies_ask_for_more)
 {
     static const char text[] = "5;a=\"b\"\r\nhello\r\n0\r\nA: b\r\n\r\n";
