@@ -336,6 +336,7 @@ open_address(struct board_server *server, const struct address *address)
 {
     set_state(server, BOARD_FREE);
     server->address = *address;
+    atomic_store_explicit(&server->full_until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_release);

@@ -186,7 +186,9 @@ def test_srv_records_have_ports_and_weights_and_priorities():
             front(dns, "dns+srv:_http._tcp.api.test", workers=1,
                   balance="round_robin") as narwhal:
         assert seen(narwhal, 40) == {"127.0.0.2", "127.0.0.3"}
-        assert one.requests == 30 and two.requests == 10 and last.requests == 0
+        # Each worker's turns begin anywhere, so the shares are exact but for one or two.
+        assert 28 <= one.requests <= 32 and last.requests == 0
+        assert one.requests + two.requests == 40
         # RFC 2782: the next priority when none of the first can be reached.
         narwhal.expect_error(r"server=127\.0\.0\.[23]")
         one.stop()
