@@ -273,15 +273,17 @@ random_number(void)
 }
 
 struct respawn_verdict
-child_next_life(struct respawn *history, int64_t ready_ms)
+child_next_life(struct respawn *history, const struct child_death *death)
 {
-    return respawn_after_death(history, clock_mono_ms(), ready_ms, random_number());
+    return respawn_after_death(history, clock_mono_ms(), death != NULL ? death->ready_ms : 0,
+                               death != NULL && death->record->cause == DEATH_UNKNOWN,
+                               random_number());
 }
 
 void
 child_start_failed(struct child *child, struct respawn *history, const char *why)
 {
-    struct respawn_verdict verdict = child_next_life(history, 0);
+    struct respawn_verdict verdict = child_next_life(history, NULL);
 
     if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
         verdict.delay_ms = RESPAWN_FIRST_DELAY_MS; /* what is missing is not there at once */

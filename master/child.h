@@ -121,9 +121,8 @@ const char *child_start_hint(int error_number);
  * SIGTERM end it. */
 bool child_departed(const struct child_death *death);
 
-/* Its process ended (ready_ms: how long it had been READY), or could not be started: when the next
- * one begins. */
-struct respawn_verdict child_next_life(struct respawn *history, int64_t ready_ms);
+/* Its process ended, or (NULL) could not be started: when the next one begins. */
+struct respawn_verdict child_next_life(struct respawn *history, const struct child_death *death);
 /* Tells that no process could be started, and why: BACKOFF. */
 void child_start_failed(struct child *child, struct respawn *history, const char *why);
 /* Tells the end of one that was asked to leave; with a record of it when it was a death. */

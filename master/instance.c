@@ -721,7 +721,7 @@ on_death(struct child *child, const struct child_death *death)
         app_on_gone(instance);
         return;
     }
-    struct respawn_verdict verdict = child_next_life(&instance->slot->respawn, death->ready_ms);
+    struct respawn_verdict verdict = child_next_life(&instance->slot->respawn, death);
     deaths_add(master_of(instance)->board, death->record, verdict.deaths);
     tell_death(instance, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -118,16 +117,6 @@ life_begin(struct resolver_child *resolver)
     return 0;
 }
 
-static uint32_t
-random_number(void)
-{
-    uint32_t number = 0;
-
-    /* Without any randomness the delay is merely not spread. */
-    (void)!getrandom(&number, sizeof(number), GRND_NONBLOCK);
-    return number;
-}
-
 static bool
 is_wanted(const struct master *master)
 {
@@ -150,8 +139,7 @@ start(struct resolver_child *resolver)
                   child->master->names.count);
         return;
     }
-    struct respawn_verdict verdict =
-        respawn_after_death(&resolver->respawn, clock_mono_ms(), 0, random_number());
+    struct respawn_verdict verdict = child_next_life(&resolver->respawn, NULL);
     if (verdict.delay_ms < RESPAWN_FIRST_DELAY_MS) {
         verdict.delay_ms = RESPAWN_FIRST_DELAY_MS;
     }
@@ -208,8 +196,7 @@ on_death(struct child *child, const struct child_death *death)
         child_set_state(child, CHILD_GONE, CHILD_NO_DEADLINE);
         return; /* resolver_child_reconcile() starts the next one */
     }
-    struct respawn_verdict verdict =
-        respawn_after_death(&resolver->respawn, clock_mono_ms(), death->ready_ms, random_number());
+    struct respawn_verdict verdict = child_next_life(&resolver->respawn, death);
     deaths_add(child->master->board, death->record, verdict.deaths);
     tell_death(child, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

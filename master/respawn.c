@@ -42,9 +42,12 @@ report_of(struct respawn *history, int64_t now_ms)
 }
 
 struct respawn_verdict
-respawn_after_death(struct respawn *history, int64_t now_ms, int64_t ready_ms, uint32_t random)
+respawn_after_death(struct respawn *history, int64_t now_ms, int64_t ready_ms, bool was_killed,
+                    uint32_t random)
 {
-    if (ready_ms >= RESPAWN_SETTLED_MS || history->deaths == 0) {
+    int64_t settled_ms = was_killed ? RESPAWN_SETTLED_KILLED_MS : RESPAWN_SETTLED_MS;
+
+    if (ready_ms >= settled_ms || history->deaths == 0) {
         *history = (struct respawn){.row_ms = now_ms};
     }
     if (history->deaths < UINT32_MAX) {

@@ -5,12 +5,16 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define RESPAWN_FIRST_DELAY_MS 100
 #define RESPAWN_LONGEST_DELAY_MS 30000
 /* A child that was READY for this long was healthy: its death starts a new row. */
 #define RESPAWN_SETTLED_MS 10000
+/* One that somebody killed had no fault of its own, if it was READY for this long; a row of kills
+ * that are faster than that is one of an OOM killer that nobody told us of. */
+#define RESPAWN_SETTLED_KILLED_MS 1000
 /* Deaths of a row that are told one by one; the others are folded into a summary … */
 #define RESPAWN_TOLD_ONE_BY_ONE 3
 /* … which comes at most this often. */
@@ -41,7 +45,7 @@ void respawn_print_delay(const struct respawn_verdict *verdict,
                          char ret_text[RESPAWN_DELAY_TEXT_MAX]);
 
 /* Judges a death (or a start that failed) at now_ms of a child that had been READY for ready_ms
- * (0: it never was). random spreads the delay, so that slots which died together do not return
- * together. */
+ * (0: it never was). was_killed: by a signal of somebody outside. random spreads the delay, so that
+ * slots which died together do not return together. */
 struct respawn_verdict respawn_after_death(struct respawn *history, int64_t now_ms,
-                                           int64_t ready_ms, uint32_t random);
+                                           int64_t ready_ms, bool was_killed, uint32_t random);

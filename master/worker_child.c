@@ -298,7 +298,7 @@ on_death(struct child *child, const struct child_death *death)
         slot_on_gone(master, worker);
         return;
     }
-    struct respawn_verdict verdict = child_next_life(&worker->slot->respawn, death->ready_ms);
+    struct respawn_verdict verdict = child_next_life(&worker->slot->respawn, death);
     deaths_add(master->board, death->record, verdict.deaths);
     tell_death(worker, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);

@@ -14,7 +14,8 @@ Test(respawn, delays_double_up_to_the_longest)
     struct respawn history = {0};
 
     for (size_t i = 0; i < sizeof(delays) / sizeof(delays[0]); i++) {
-        struct respawn_verdict verdict = respawn_after_death(&history, 1000 + (int64_t)i, 0, 0);
+        struct respawn_verdict verdict =
+            respawn_after_death(&history, 1000 + (int64_t)i, 0, false, 0);
         cr_expect_eq(verdict.delay_ms, delays[i], "death %zu: %lld", i + 1,
                      (long long)verdict.delay_ms);
         cr_expect_eq(verdict.deaths, i + 1);
@@ -25,21 +26,22 @@ Test(respawn, jitter_takes_up_to_a_quarter_and_never_adds)
 {
     for (uint32_t random = 0; random < 512; random++) {
         struct respawn history = {.deaths = 20};
-        int64_t delay_ms = respawn_after_death(&history, 1, 0, random).delay_ms;
+        int64_t delay_ms = respawn_after_death(&history, 1, 0, false, random).delay_ms;
         cr_expect(delay_ms <= RESPAWN_LONGEST_DELAY_MS &&
                       delay_ms > RESPAWN_LONGEST_DELAY_MS * 3 / 4,
                   "random %u gives %lld", random, (long long)delay_ms);
     }
     struct respawn a = {.deaths = 20};
     struct respawn b = {.deaths = 20};
-    cr_expect_neq(respawn_after_death(&a, 1, 0, 0).delay_ms,
-                  respawn_after_death(&b, 1, 0, 255).delay_ms);
+    cr_expect_neq(respawn_after_death(&a, 1, 0, false, 0).delay_ms,
+                  respawn_after_death(&b, 1, 0, false, 255).delay_ms);
 }
 
 Test(respawn, a_healthy_life_starts_a_new_row)
 {
     struct respawn history = {.deaths = 7, .row_ms = 5};
-    struct respawn_verdict verdict = respawn_after_death(&history, 100000, RESPAWN_SETTLED_MS, 0);
+    struct respawn_verdict verdict =
+        respawn_after_death(&history, 100000, RESPAWN_SETTLED_MS, false, 0);
 
     cr_expect_eq(verdict.delay_ms, 0);
     cr_expect_eq(verdict.deaths, 1);
@@ -51,10 +53,23 @@ Test(respawn, a_short_life_does_not)
 {
     struct respawn history = {.deaths = 7, .row_ms = 5};
     struct respawn_verdict verdict =
-        respawn_after_death(&history, 100000, RESPAWN_SETTLED_MS - 1, 0);
+        respawn_after_death(&history, 100000, RESPAWN_SETTLED_MS - 1, false, 0);
 
     cr_expect_eq(verdict.deaths, 8);
     cr_expect_eq(verdict.delay_ms, 6400);
+}
+
+Test(respawn, to_be_killed_is_no_fault)
+{
+    struct respawn history = {.deaths = 7, .row_ms = 5};
+    struct respawn_verdict verdict =
+        respawn_after_death(&history, 100000, RESPAWN_SETTLED_KILLED_MS, true, 0);
+
+    cr_expect_eq(verdict.delay_ms, 0);
+    cr_expect_eq(verdict.deaths, 1);
+    verdict = respawn_after_death(&history, 100001, RESPAWN_SETTLED_KILLED_MS - 1, true, 0);
+    cr_expect_eq(verdict.deaths, 2, "killed at once, again and again, it rests");
+    cr_expect_eq(verdict.delay_ms, 100);
 }
 
 Test(respawn, a_crash_loop_is_folded_into_summaries)
@@ -67,7 +82,7 @@ Test(respawn, a_crash_loop_is_folded_into_summaries)
 
     /* half an hour of a program that dies at once */
     while (now_ms < 1000 + 30 * 60 * 1000) {
-        struct respawn_verdict verdict = respawn_after_death(&history, now_ms, 0, 0);
+        struct respawn_verdict verdict = respawn_after_death(&history, now_ms, 0, false, 0);
         told += verdict.report == RESPAWN_TELL;
         folded += verdict.report == RESPAWN_FOLD;
         summaries += verdict.report == RESPAWN_SUMMARIZE;
