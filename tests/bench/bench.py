@@ -281,7 +281,7 @@ def wrk(bench, row, server, seconds):
     pid = bench.processes[server].pid
     url = bench.urls[server] + row.path
     before, begin = ticks_of(pid), time.monotonic()
-    done = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c32", f"-d{seconds}s",
+    done = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c32", "--timeout", "10s", f"-d{seconds}s",
                            *row.options, url], stdout=subprocess.PIPE, text=True, check=True)
     used, took = (ticks_of(pid) - before) / TICKS, time.monotonic() - begin
     if re.search("Non-2xx|Socket errors", done.stdout):
