@@ -39,6 +39,7 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     const struct child *child = &worker->child;
     int64_t connections = 0;
     int64_t requests = 0;
+    int64_t tunnels = 0;
 
     if (worker->cell != WORKER_NO_CELL) {
         const struct board_counters *counters = &master->board->workers[worker->cell].counters;
@@ -46,6 +47,8 @@ print_worker(const struct master *master, const struct worker_child *worker, str
         uint64_t closed = load(&counters->closed);
         connections = (int64_t)(load(&counters->accepted) - closed);
         requests = (int64_t)load(&counters->requests);
+        uint64_t ended = load(&counters->tunnels_ended);
+        tunnels = (int64_t)(load(&counters->tunnels) - ended);
     }
     json_open(out, NULL, '{');
     json_number(out, "slot", worker->slot->number);
@@ -57,6 +60,7 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     json_number(out, "uptime_ms", child->pid != 0 ? clock_mono_ms() - child->started_ms : 0);
     json_number(out, "connections", connections);
     json_number(out, "requests", requests);
+    json_number(out, "tunnels", tunnels);
     if (worker->recycle.reason != NULL) {
         json_text(out, "replaced_for", worker->recycle.reason);
     } else {

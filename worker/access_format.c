@@ -181,6 +181,23 @@ access_format_new(const char *text)
     return format;
 }
 
+bool
+access_format_shows(const struct access_format *format, struct str name)
+{
+    for (uint32_t i = 0; format != NULL && i < format->count; i++) {
+        const struct item *item = &format->item[i];
+        bool all = item->kind == ITEM_JSON;
+        if ((item->kind == ITEM_FIELD && str_equal_nocase(name, item->text)) ||
+            ((all || (item->kind == ITEM_ATOM && item->letter == 'f')) &&
+             str_equal_nocase(name, STR("referer"))) ||
+            ((all || (item->kind == ITEM_ATOM && item->letter == 'a')) &&
+             str_equal_nocase(name, STR("user-agent")))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void
 access_format_free(struct access_format *format)
 {

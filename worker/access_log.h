@@ -41,6 +41,8 @@ struct access_format;
  * it and as the settings check has accepted it; NULL when it is none of these. */
 struct access_format *access_format_new(const char *text);
 void access_format_free(struct access_format *format);
+/* Whether a line may show the request field of that name. format may be NULL. */
+bool access_format_shows(const struct access_format *format, struct str name);
 /* Writes one line with its line end to out, at most capacity bytes, and returns its length; a line
  * that is longer is cut before its line end. Bytes of the request that could forge a line or a
  * field are escaped (\xHH, and \" inside quotes; JSON escapes in json). Pure. */

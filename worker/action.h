@@ -12,6 +12,7 @@
 #include "config/base/str.h"
 
 struct exchange;
+struct live;
 
 struct action {
     const char *name;
@@ -24,8 +25,11 @@ struct action {
     void (*body_end)(struct exchange *exchange);
     /* Whether more of the body may come now: back-pressure. */
     bool (*wants_body)(const struct exchange *exchange);
-    /* The client took all that was queued for it: the action may go on. May be NULL. */
+    /* The client took some of what was queued for it: the action may go on. May be NULL. */
     void (*drained)(struct exchange *exchange);
+    /* New settings came while this exchange, a tunnel, is open: it goes on under them, or leaves
+     * when its route is gone. May be NULL. */
+    void (*reload)(struct exchange *exchange, struct live *live);
     /* The exchange ends now, whole or not: release exchange->state. May be NULL. */
     void (*end)(struct exchange *exchange);
 };

@@ -744,10 +744,10 @@ read_client(struct conn *conn)
 static void
 write_client(struct conn *conn)
 {
-    bool had_queue = !stream_is_drained(&conn->stream);
+    uint64_t sent_before = conn->stream.sent_bytes;
 
     stream_send(&conn->stream);
-    if (conn->stream.error == 0 && had_queue && stream_is_drained(&conn->stream) &&
+    if (conn->stream.error == 0 && conn->stream.sent_bytes > sent_before &&
         conn->exchange != NULL && !conn->exchange->response_done) {
         exchange_drained(conn->exchange);
     }
@@ -906,6 +906,9 @@ conn_close(struct conn *conn, enum close_reason reason)
                  "connection closed reason=\"%s\" requests=%llu", close_reasons[reason].text,
                  (unsigned long long)conn->requests);
     }
+    if (conn->state == CONN_TUNNEL) {
+        board_count(&worker->me->counters.tunnels_ended, 1);
+    }
     conn_set_state(conn, CONN_CLOSED);
     board_count(&worker->me->counters.bytes_out, conn->stream.sent_bytes);
     stream_close(&conn->stream, worker->loop);
@@ -1004,6 +1007,14 @@ conn_start_tunnel(struct conn *conn)
 {
     conn_set_state(conn, CONN_TUNNEL);
     board_count(&conn->worker->me->counters.tunnels, 1);
+}
+
+void
+conn_reload(struct conn *conn)
+{
+    if (conn->state == CONN_TUNNEL && conn->exchange->route->action->reload != NULL) {
+        conn->exchange->route->action->reload(conn->exchange, conn->worker->live);
+    }
 }
 
 void

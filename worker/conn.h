@@ -91,6 +91,8 @@ enum conn_cut conn_cut(struct conn *conn, bool tell);
 void conn_settle(struct conn *conn);
 /* The 101 is on its way: from now on bytes go through action->body as they come. */
 void conn_start_tunnel(struct conn *conn);
+/* New settings: a tunnel goes on under them, or leaves. */
+void conn_reload(struct conn *conn);
 /* The worker drains: idle connections get until keepalive_drain, others close when done. */
 void conn_drain(struct conn *conn);
 /* Whether it waits for a next request. */

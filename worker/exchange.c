@@ -261,6 +261,83 @@ exchange_keep_head(struct exchange *exchange)
     return true;
 }
 
+/* Copies the bytes of a span, once for those that share them. */
+static struct span
+slim_span(struct span span, const char *base, char *bytes, uint32_t *used)
+{
+    struct span copy = {*used, span.len};
+
+    memcpy(bytes + *used, base + span.off, span.len);
+    *used += span.len;
+    return copy;
+}
+
+static struct span
+span_within(struct span inner, struct span outer, struct span moved)
+{
+    return inner.len > 0 ? (struct span){moved.off + (inner.off - outer.off), inner.len}
+                         : (struct span){moved.off, 0};
+}
+
+/* Keeps no more of a kept head than what the logs show at the end. */
+static void
+slim_head(struct exchange *exchange)
+{
+    const struct request_head *head = exchange->head;
+    const struct access_log *log = &exchange->conn->worker->access_log;
+    const struct access_format *format = access_log_is_on(log) ? log->format : NULL;
+    const char *base = exchange->base;
+    uint16_t count = 0;
+    size_t bytes_size = head->method_text.len + head->target.len + head->authority.len;
+
+    CHECK(exchange->kept != NULL);
+    for (uint16_t i = 0; i < head->field_count; i++) {
+        const struct field *field = &head->fields[i];
+        if (access_format_shows(format, span_str(field->name, base))) {
+            count++;
+            bytes_size += field->name.len + field->value.len;
+        }
+    }
+    size_t head_size = offsetof(struct request_head, fields) + count * sizeof(struct field);
+    char *memory = malloc(head_size + bytes_size);
+    if (memory == NULL) {
+        return; /* what there is does as well */
+    }
+    struct request_head *slim = (struct request_head *)(void *)memory;
+    char *bytes = memory + head_size;
+    uint32_t used = 0;
+    memcpy(slim, head, offsetof(struct request_head, fields));
+    slim->method_text = slim_span(head->method_text, base, bytes, &used);
+    slim->target = slim_span(head->target, base, bytes, &used);
+    slim->path = span_within(head->path, head->target, slim->target);
+    slim->query = span_within(head->query, head->target, slim->target);
+    slim->authority = slim_span(head->authority, base, bytes, &used);
+    slim->host = (struct span){slim->authority.off, 0};
+    slim->field_count = 0;
+    for (uint16_t i = 0; i < head->field_count; i++) {
+        struct field field = head->fields[i];
+        if (access_format_shows(format, span_str(field.name, base))) {
+            field.name = slim_span(field.name, base, bytes, &used);
+            field.value = slim_span(field.value, base, bytes, &used);
+            slim->fields[slim->field_count++] = field;
+        }
+    }
+    CHECK(used == bytes_size && slim->field_count == count);
+    free(exchange->kept);
+    exchange->kept = memory;
+    exchange->head = slim;
+    exchange->base = bytes;
+    exchange->path = (struct str){bytes, 0};
+}
+
+void
+exchange_move(struct exchange *exchange, struct live *live, const struct route *route)
+{
+    live_unref(&exchange->live);
+    exchange->live = live_ref(live);
+    exchange->route = route;
+}
+
 static struct exchange *
 exchange_new(struct worker *worker)
 {
@@ -276,6 +353,38 @@ exchange_new(struct worker *worker)
 }
 
 static void
+exchange_free_memory(struct worker *worker, struct exchange *exchange)
+{
+    if (!exchange->slim && worker->spare_exchange_count < WORKER_SPARES_MAX) {
+        exchange->next_spare = worker->spare_exchanges;
+        worker->spare_exchanges = exchange;
+        worker->spare_exchange_count++;
+    } else {
+        free(exchange);
+    }
+}
+
+struct exchange *
+exchange_slim(struct exchange *exchange)
+{
+    struct worker *worker = exchange->conn->worker;
+
+    slim_head(exchange);
+    free(exchange->trailers);
+    exchange->trailers = NULL;
+    /* Not by realloc(3): the end of each would be a hole that is too small for anything. */
+    struct exchange *small = malloc(EXCHANGE_SLIM_BYTES);
+    if (small == NULL) {
+        return exchange; /* what there is does as well */
+    }
+    memcpy(small, exchange, EXCHANGE_SLIM_BYTES);
+    small->slim = true;
+    small->conn->exchange = small;
+    exchange_free_memory(worker, exchange);
+    return small;
+}
+
+static void
 exchange_free(struct exchange *exchange)
 {
     struct worker *worker = exchange->conn->worker;
@@ -283,13 +392,7 @@ exchange_free(struct exchange *exchange)
     free(exchange->kept);
     free(exchange->trailers);
     live_unref(&exchange->live);
-    if (worker->spare_exchange_count < WORKER_SPARES_MAX) {
-        exchange->next_spare = worker->spare_exchanges;
-        worker->spare_exchanges = exchange;
-        worker->spare_exchange_count++;
-    } else {
-        free(exchange);
-    }
+    exchange_free_memory(worker, exchange);
 }
 
 struct str

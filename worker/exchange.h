@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config/base/str.h"
@@ -35,15 +36,12 @@ struct exchange {
     bool path_rewritten; /* passing the target on as sent would show another path */
     /* owned: the route passes the trailers of the request's body on; else NULL */
     struct chunked_trailers *trailers;
-    void *kept; /* owned: one allocation with head, bytes and path; NULL: not kept */
-    struct chunked_decoder chunked;
-    uint64_t body_left;         /* BODY_LENGTH: still to come */
-    uint64_t body_bytes;        /* decoded so far */
-    bool request_done;          /* the whole body was read */
-    bool drop_body;             /* nobody wants the (rest of the) body */
-    bool continue_due;          /* the client waits for 100 Continue */
-    int64_t body_waited_ms;     /* spent waiting for the body; the wait going on is not in it */
-    int64_t body_wait_since_ms; /* 0: not waiting for it now */
+    void *kept;          /* owned: one allocation with head, bytes and path; NULL: not kept */
+    uint64_t body_bytes; /* decoded so far */
+    bool request_done;   /* the whole body was read */
+    bool drop_body;      /* nobody wants the (rest of the) body */
+    bool continue_due;   /* the client waits for 100 Continue */
+    bool slim;           /* exchange_slim() gave the end of this back */
 
     /* ---- the response */
     int status;           /* 0: no head yet */
@@ -60,14 +58,28 @@ struct exchange {
     const char *server; /* address of the server that answered; of the scoreboard */
     int64_t upstream_ms;
 
+    /* ---- the rest of the request's body. No slim exchange has what follows. */
+    struct chunked_decoder chunked;
+    uint64_t body_left;         /* BODY_LENGTH: still to come */
+    int64_t body_waited_ms;     /* spent waiting for the body; the wait going on is not in it */
+    int64_t body_wait_since_ms; /* 0: not waiting for it now */
     struct exchange *next_spare;
 };
+
+/* Bytes of a slim one. */
+#define EXCHANGE_SLIM_BYTES offsetof(struct exchange, chunked)
 
 /* The path as sent, for logs that must not hold secrets: without the query. */
 struct str exchange_shown_path(const struct exchange *exchange);
 /* Copies the head, so that it outlives this turn. Safe to call twice. false: out of memory, and
  * the exchange was answered with 503. */
 bool exchange_keep_head(struct exchange *exchange);
+
+/* For a tunnel, which may last: keeps no more of the exchange than what a tunnel and the logs at
+ * its end need. It may be elsewhere afterwards; returns where. */
+struct exchange *exchange_slim(struct exchange *exchange);
+/* The same exchange under newer settings: route is one of live. */
+void exchange_move(struct exchange *exchange, struct live *live, const struct route *route);
 
 /* Decides whether the connection goes on after this response; from then on exchange->close is
  * final. Called before a head is written. */

@@ -24,7 +24,7 @@ int64_t exchange_body_rate_left_ms(struct exchange *exchange, int64_t now_ms);
 void exchange_body_clock_stop(struct exchange *exchange, int64_t now_ms);
 /* Decodes and hands on; returns the bytes taken, at least 1 unless the exchange failed. */
 size_t exchange_take_body(struct exchange *exchange, const char *bytes, size_t len);
-/* The client took everything: the action may go on. */
+/* The client took some of what was queued: the action may go on. */
 void exchange_drained(struct exchange *exchange);
 /* Whether it may end: the response is out, and the request was read or need not be. */
 bool exchange_is_over(const struct exchange *exchange);

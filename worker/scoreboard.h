@@ -56,6 +56,7 @@ const char *board_state_name(enum board_state state);
     X(status_5xx, "")                                                                              \
     X(bad_requests, "requests refused by the parser")                                              \
     X(tunnels, "connections upgraded")                                                             \
+    X(tunnels_ended, "upgraded connections that ended")                                            \
     X(upstream_connects, "connections opened to servers")                                          \
     X(upstream_reused, "requests sent on a kept connection")                                       \
     X(upstream_failures, "exchanges that a server broke")

@@ -11,8 +11,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -203,14 +205,38 @@ queue_bytes(struct stream *stream, const char *bytes, size_t size)
 
 /* The kernel takes megabytes for each client that reads slowly: two thousand of them fill the
  * memory that the machine has for TCP (tcp(7), tcp_mem), and then every connection stands still.
- * What was not sent yet has no use there. Fails on unix sockets, which have no such memory. */
+ * What was not sent yet has no use there. Fails on unix sockets, which have no such memory. A peer
+ * that keeps up is left alone: more of its writes would be short, and each costs a turn. */
 static void
 bound_unsent(struct stream *stream)
 {
     int bytes = STREAM_UNSENT_MAX_BYTES;
 
+    if (stream->unsent_bounded) {
+        return;
+    }
     stream->unsent_bounded = true;
     (void)setsockopt(stream->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
+/* The kernel took bytes. Of much of it the peer is slow when the kernel could not send a part: that
+ * is asked each time the sum passes a multiple of the bound, so seldom for what it costs, and in
+ * time for what it takes (tcp(7), SIOCOUTQNSD). */
+static void
+note_sent(struct stream *stream, size_t size)
+{
+    uint64_t before = stream->sent_bytes / STREAM_UNSENT_MAX_BYTES;
+    int unsent = 0;
+
+    stream->sent_bytes += size;
+    if (stream->unsent_bounded || stream->sent_bytes / STREAM_UNSENT_MAX_BYTES == before) {
+        return;
+    }
+    if (ioctl(stream->io.fd, SIOCOUTQNSD, &unsent) == -1) {
+        stream->unsent_bounded = true; /* no TCP, nothing to bound */
+    } else if (unsent > STREAM_UNSENT_MAX_BYTES / 2) {
+        bound_unsent(stream);
+    }
 }
 
 /* ---- the batch ------------------------------------------------------------------------------ */
@@ -323,15 +349,13 @@ flush_batch(struct stream *stream, int flags)
             } while (n == -1 && errno == EINTR);
             if (n >= 0) {
                 sent = (size_t)n;
-                stream->sent_bytes += sent;
+                note_sent(stream, sent);
             } else if (!is_temporary(errno)) {
                 stream->error = errno;
             }
         }
         if (stream->error == 0 && sent < batch->bytes) {
-            if (!stream->unsent_bounded) {
-                bound_unsent(stream); /* its peer is slow */
-            }
+            bound_unsent(stream); /* its peer is slow */
             queue_batch(stream, batch, sent);
         }
     }
@@ -394,7 +418,7 @@ send_memory(struct stream *stream, size_t *budget)
         return false;
     }
     size_t sent = (size_t)n;
-    stream->sent_bytes += sent;
+    note_sent(stream, sent);
     *budget = sent < *budget ? *budget - sent : 0;
     bool all = sent == total;
     while (sent > 0) {
@@ -415,7 +439,7 @@ send_file(struct stream *stream, size_t *budget)
 {
     struct stream_segment *s = stream->head;
 
-    if (!stream->unsent_bounded && s->file.len > STREAM_UNSENT_MAX_BYTES) {
+    if (s->file.len > STREAM_UNSENT_MAX_BYTES) {
         bound_unsent(stream);
     }
     size_t part = s->file.len < *budget ? (size_t)s->file.len : *budget;

@@ -52,7 +52,7 @@ struct stream {
     int error;            /* errno of the first failed write; then writes are dropped */
     bool shutdown_wanted; /* SHUT_WR once the queue is empty */
     bool shutdown_done;
-    bool unsent_bounded; /* bound_unsent() was called */
+    bool unsent_bounded; /* bound_unsent() was called, or could do nothing */
 };
 
 typedef void (*stream_fn)(struct ev_loop *loop, ev_io *io, int revents);

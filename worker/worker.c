@@ -245,6 +245,9 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
         (void)tell(worker, CHANNEL_READY, serial, "");
     }
     live_unref(&before);
+    LIST_FOR_EACH_SAFE (node, &worker->conns) {
+        conn_reload(container_of(node, struct conn, node));
+    }
 }
 
 /* ---- the channel ------------------------------------------------------------------------------

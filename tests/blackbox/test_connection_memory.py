@@ -39,7 +39,9 @@ class Stage:
                        "limit_pipelined": 100000},
             "master": {"workers": 1, "graceful_timeout": "1s"},
             "backend:b": {"server": self.backend.server, "response_timeout": "1h",
-                          "stream_timeout": "1h"},
+                          "stream_timeout": "1h",
+                          # As much as there is: the promise holds whatever they say.
+                          "request_buffer": "16m", "response_buffer": "64m"},
             "route:b": {"path": "/b", "backend": "b"},
             "route:files": {"path": "/files", "static": "root"},
             "route:r": {"path": "/", "respond": "200 hello"}},
@@ -124,12 +126,18 @@ def uploads_to_who_takes_nothing(connection):
     until_full(connection, b"400\r\n" + bytes(1024) + b"\r\n")
 
 
+def sends_half_a_body(connection):
+    """It is collected, and no server knows of it."""
+    connection.send("POST /b/none HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + "\r\n" +
+                    ("400\r\n" + 1024 * "x" + "\r\n") * 170)
+
+
 def waits_for_an_endless_head(connection):
     connection.send("GET /b/head HTTP/1.1\r\n" + HEAD + "\r\n")
 
 
 BAD = [unfinished_head, slow_reader, slow_reader_that_pipelines, pipelines_and_reads_nothing,
-       reads_no_file, uploads_to_who_takes_nothing, waits_for_an_endless_head]
+       reads_no_file, uploads_to_who_takes_nothing, sends_half_a_body, waits_for_an_endless_head]
 
 
 @pytest.mark.parametrize("promise", [448, 320])

@@ -286,7 +286,8 @@ def test_every_clock_is_logged_with_its_name(data, status, line):
         narwhal.wait_log(line)
 
 
-def test_chunked_body_that_grows_over_the_limit_gets_413():
+@pytest.mark.parametrize("collected", [False, True], ids=["streamed", "collected"])
+def test_chunked_body_that_grows_over_the_limit_gets_413(collected):
     release = threading.Event()
 
     def answer(exchange):
@@ -294,7 +295,8 @@ def test_chunked_body_that_grows_over_the_limit_gets_413():
             exchange.body()
         release.set()
     with Backend(answer) as backend, Narwhal({
-            "worker": {"limit_request_body": "10k"}, "backend:b": {"server": backend.server},
+            "worker": {"limit_request_body": "10k"},
+            "backend:b": {"server": backend.server, "request_buffer": "64k" if collected else "0"},
             "route:b": {"path": "/", "backend": "b"}}) as narwhal, \
             client.Client(narwhal.address) as connection:
         connection.send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -304,7 +306,10 @@ def test_chunked_body_that_grows_over_the_limit_gets_413():
         response = connection.response("POST")
         assert response.status == 413 and response.closes
         narwhal.wait_log("status=413.*setting=limit_request_body")
-        assert release.wait(client.DEADLINE), "the server was not told"
+        if collected:
+            assert backend.connections == 0, "a server knew"
+        else:
+            assert release.wait(client.DEADLINE), "the server was not told"
 
 
 # ---- lingering close -----------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_each_piece_is_passed_on_at_once():
         assert connection.take(5) == b"0\r\n\r\n"
 
 
-def test_each_piece_of_a_request_is_passed_on_at_once():
+def test_each_piece_of_a_request_is_passed_on_at_once_without_request_buffer():
     parts = []
     arrived = threading.Semaphore(0)
 
@@ -142,7 +142,7 @@ def test_each_piece_of_a_request_is_passed_on_at_once():
             parts.append(exchange.receive())
             arrived.release()
         exchange.send(OK)
-    with Backend(answer) as backend, front(backend) as narwhal, \
+    with Backend(answer) as backend, front(backend, request_buffer=0) as narwhal, \
             client.Client(narwhal.address) as connection:
         connection.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\n")
         for _ in range(3):

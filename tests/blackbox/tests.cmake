@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The black-box tests, one line a file; test style.registered fails when one is missing.
+blackbox_test(bad_servers)
 blackbox_test(balance)
 blackbox_test(big_upload SLOW TIMEOUT 300)
+blackbox_test(bodies)
+# Alone, because it looks at the kernel's memory for TCP, which is the whole machine's.
+blackbox_test(bodies_memory SLOW SERIAL TIMEOUT 180)
 blackbox_test(chaos SLOW TIMEOUT 300)
 blackbox_test(chaos_load)
 blackbox_test(connection_memory SLOW TIMEOUT 300)
@@ -39,6 +43,7 @@ blackbox_test(smuggling)
 blackbox_test(static_files)
 blackbox_test(trailers)
 blackbox_test(trusted_proxies)
+blackbox_test(tunnels SLOW TIMEOUT 300)
 blackbox_test(upgrade SLOW TIMEOUT 300)
 blackbox_test(websocket)
 blackbox_test(workers_serve)

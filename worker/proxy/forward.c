@@ -257,6 +257,46 @@ forward_trailer_names(struct head_writer *writer, const struct field *fields, si
     }
 }
 
+/* RFC 9110 section 6.5.1: a recipient may merge trailers with the header fields that were acted
+ * upon already, so none may come that authenticates, steers, or says how to read the message. */
+static bool
+is_trailer_refused(struct str name)
+{
+    static const char *const refused[] = {
+        "accept",
+        "age",
+        "authorization",
+        "cache-control",
+        "clear-site-data",
+        "content-encoding",
+        "content-language",
+        "content-location",
+        "content-range",
+        "content-security-policy",
+        "cookie",
+        "expires",
+        "location",
+        "max-forwards",
+        "pragma",
+        "retry-after",
+        "set-cookie",
+        "strict-transport-security",
+        "vary",
+        "warning",
+        "www-authenticate",
+    };
+
+    if (field_id_of(name) != FIELD_OTHER || is_disguised(name)) {
+        return true; /* it frames, routes, or is of one hop; see field.def */
+    }
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        if (str_equal_nocase(name, str_from(refused[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t
 forward_trailers_size_max(const struct chunked_trailers *trailers)
 {
@@ -272,7 +312,7 @@ forward_trailers(struct head_writer *writer, const struct chunked_trailers *trai
 
     head_put(writer, STR("0\r\n"));
     while (chunked_trailers_next(trailers, &at, &name, &value)) {
-        if (field_id_of(name) == FIELD_OTHER && !is_disguised(name)) {
+        if (!is_trailer_refused(name)) {
             head_put_field(writer, name, value);
         }
     }

@@ -49,7 +49,8 @@ void forward_trailer_names(struct head_writer *writer, const struct field *field
 /* Most bytes that forward_trailers() writes. */
 size_t forward_trailers_size_max(const struct chunked_trailers *trailers);
 /* The last chunk with the trailer fields, and the empty line. Fields that narwhal reads in heads,
- * whose place is not behind a body (RFC 9110 section 6.5.1), are left out, also in disguise. */
+ * whose place is not behind a body (RFC 9110 section 6.5.1), are left out, also in disguise, and
+ * so are those that authenticate, steer, or say how to read the message. */
 void forward_trailers(struct head_writer *writer, const struct chunked_trailers *trailers);
 
 /* Status line and the server's fields without hop-by-hop ones and framing; no empty line.

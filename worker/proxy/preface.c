@@ -30,6 +30,9 @@ preface_owner_of(const struct proxy *proxy)
 bool
 preface_owner_equal(const struct preface_owner *a, const struct preface_owner *b)
 {
+    if (a == NULL) {
+        return b->version == PROXY_OFF;
+    }
     return a->version == b->version && a->conn_number == b->conn_number &&
            a->client.family == b->client.family && a->client.port == b->client.port &&
            memcmp(a->client.address, b->client.address, sizeof(a->client.address)) == 0;
@@ -55,10 +58,10 @@ preface_put(const struct proxy *proxy)
     char header[PROXY_HEADER_WRITE_MAX];
     struct peer local;
 
-    if (conn->owner.version == PROXY_OFF || conn->requests > 0) {
+    if (conn->owner == NULL || conn->requests > 0) {
         return;
     }
     find_local(proxy->exchange->conn, &local);
     stream_put_copy(&proxy->conn->stream, header,
-                    proxy_header_write(conn->owner.version, &conn->owner.client, &local, header));
+                    proxy_header_write(conn->owner->version, &conn->owner->client, &local, header));
 }

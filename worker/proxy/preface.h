@@ -21,6 +21,7 @@ struct preface_owner {
 };
 
 struct preface_owner preface_owner_of(const struct proxy *proxy);
+/* a may be NULL: for everybody. */
 bool preface_owner_equal(const struct preface_owner *a, const struct preface_owner *b);
 /* Puts the header on the stream of proxy->conn, if it is new and its server wants one. */
 void preface_put(const struct proxy *proxy);

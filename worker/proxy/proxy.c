@@ -4,11 +4,14 @@
  * table, birth and end, and the events of the server's connection; what is done in a state is in
  * the files that proxy_private.h lists. Runs in workers.
  *
+ *   COLLECT (a body) --whole, or request_buffer is full--> CHOOSE
+ *
  *   CHOOSE --claimed, connecting--> CONNECT --> HEAD --response head--> BODY --all of it--> DONE
  *     |  ^          \__kept connection___________^ |                                         ^
  *     v  |                                         `--101--> TUNNEL --both sides ended-------'
  *   QUEUE (all slots taken)          failure, and retry_decide() allows: back to CHOOSE
  *
+ *   proxy_collect()          COLLECT -> CHOOSE                  no server knows of it before
  *   proxy_try()              CHOOSE/QUEUE -> CONNECT or HEAD    balance, claim, connect
  *   proxy_begin_request()    CONNECT -> HEAD                    writes the request's head
  *   proxy_take_heads()       HEAD -> BODY or TUNNEL
@@ -46,6 +49,11 @@ struct proxy_step {
 
 #define TO(name) (1u << PROXY_##name)
 static const struct proxy_step steps[PROXY_STATE_COUNT] = {
+    [PROXY_COLLECT] = {.name = "COLLECT",
+                       .next = TO(CHOOSE),
+                       .may_read_client = proxy_may_collect,
+                       .take_client = proxy_collect,
+                       .client_end = proxy_collect_end},
     [PROXY_CHOOSE] = {.name = "CHOOSE", .next = TO(QUEUE) | TO(CONNECT) | TO(HEAD) | TO(DONE)},
     [PROXY_QUEUE] = {.name = "QUEUE", .next = TO(CONNECT) | TO(HEAD) | TO(CHOOSE) | TO(DONE)},
     [PROXY_CONNECT] = {.name = "CONNECT",
@@ -137,13 +145,13 @@ backend_start(struct exchange *exchange)
     proxy->exchange = exchange;
     proxy->worker = exchange->conn->worker;
     proxy->backend = exchange->route->backend;
-    proxy->state = PROXY_CHOOSE;
     proxy_init_waiting(proxy);
     exchange->state = proxy;
-    if (proxy_must_wait(proxy)) {
-        proxy_enter_queue(proxy, false);
+    if (proxy_should_collect(proxy)) {
+        proxy->state = PROXY_COLLECT;
     } else {
-        proxy_try(proxy);
+        proxy->state = PROXY_CHOOSE;
+        proxy_admit(proxy);
     }
 }
 
@@ -158,17 +166,55 @@ proxy_forget_input(struct proxy *proxy)
     proxy->input_capacity = 0;
 }
 
+void
+proxy_forget_body(struct proxy *proxy)
+{
+    free(proxy->body);
+    proxy->body = NULL;
+    proxy->body_length = 0;
+    proxy->body_capacity = 0;
+}
+
+/* What only an exchange that is no tunnel has. */
+static void
+forget_request(struct proxy *proxy)
+{
+    proxy_leave_queue(proxy);
+    proxy_forget_input(proxy);
+    proxy_forget_body(proxy);
+    free(proxy->trailers);
+    proxy->trailers = NULL;
+}
+
+/* A tunnel keeps nothing that it does not need: it may be one of many thousands, for days. The
+ * proxy may be elsewhere afterwards: whoever calls this is done with it. */
+static void
+slim(struct proxy *proxy)
+{
+    forget_request(proxy);
+    deadline_stop(&proxy->queue_deadline, proxy->worker->loop);
+    proxy->exchange = exchange_slim(proxy->exchange);
+    struct proxy *small = malloc(PROXY_SLIM_BYTES);
+    if (small != NULL) {
+        memcpy(small, proxy, PROXY_SLIM_BYTES);
+        free(proxy);
+        small->slim = true;
+        small->exchange->state = small;
+        small->conn->proxy = small;
+    }
+}
+
 static void
 proxy_end(struct exchange *exchange)
 {
     struct proxy *proxy = proxy_of(exchange);
 
     exchange->state = NULL;
-    proxy_leave_queue(proxy);
     upstream_close(&proxy->conn);
     proxy_unclaim(proxy);
-    proxy_forget_input(proxy);
-    free(proxy->trailers);
+    if (!proxy->slim) {
+        forget_request(proxy);
+    }
     free(proxy);
 }
 
@@ -222,7 +268,9 @@ proxy_drained(struct exchange *exchange)
 static void
 take_response(struct proxy *proxy, const char *bytes, size_t length)
 {
-    proxy->seen += length;
+    if (!proxy->slim) {
+        proxy->seen += length;
+    }
     if (steps[proxy->state].take_server != NULL) {
         steps[proxy->state].take_server(proxy, bytes, length);
     }
@@ -250,7 +298,7 @@ read_server(struct proxy *proxy)
     size_t kept = 0;
     size_t length = 0;
 
-    if (proxy->input != NULL) {
+    if (!proxy->slim && proxy->input != NULL) {
         kept = proxy->input_length;
         buffer = proxy->input;
         room = proxy->input_capacity - kept;
@@ -315,6 +363,9 @@ proxy_on_upstream(struct proxy *proxy, int revents)
     conn_settle(conn);
     if (conn->exchange != NULL && conn->exchange->state == proxy) {
         proxy_rearm(proxy);
+        if (proxy->state == PROXY_TUNNEL && !proxy->slim) {
+            slim(proxy);
+        }
     }
 }
 
@@ -336,5 +387,6 @@ const struct action action_backend = {
     .body_end = proxy_body_end,
     .wants_body = proxy_wants_body,
     .drained = proxy_drained,
+    .reload = tunnel_reload,
     .end = proxy_end,
 };

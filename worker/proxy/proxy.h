@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config/base/list.h"
@@ -21,6 +22,7 @@ struct worker;
 
 /* state, and what it waits for */
 #define PROXY_STATES(X)                                                                            \
+    X(COLLECT, "the body of the request, up to request_buffer")                                    \
     X(CHOOSE, "a server, at once")                                                                 \
     X(QUEUE, "a slot at a server")                                                                 \
     X(CONNECT, "the connection to the server")                                                     \
@@ -42,13 +44,20 @@ struct proxy {
     struct backend *backend;
     struct upstream_conn *conn; /* owned while it is ACTIVE or CONNECTING for us; else NULL */
     enum proxy_state state;
-
-    /* choosing */
     uint32_t record; /* of the server, while claimed */
     bool claimed;
-    char failure[128];           /* why the last attempt failed; "" before */
-    const char *failure_setting; /* its clock, when that is why (504); else NULL */
+    bool server_eof; /* TUNNEL */
+    bool client_eof; /* TUNNEL */
+    bool slim;       /* TUNNEL: what follows is no longer there */
+    bool leaving;    /* TUNNEL: its route or server is gone from the settings */
+
+    /* All below is of no use to a tunnel, which may last for days, and its memory is given back:
+     * slim() of proxy.c. */
+
+    /* choosing */
     uint32_t attempts;
+    char failure[128];                      /* why the last attempt failed; "" before */
+    const char *failure_setting;            /* its clock, when that is why (504); else NULL */
     uint64_t tried[BOARD_SERVERS_MAX / 64]; /* by position in backend->settings->records */
     struct list_node wait_node;             /* QUEUE: in the waiting room, under its queue */
     uint64_t ticket;                        /* QUEUE: its place there, see slot_queue.h */
@@ -57,6 +66,10 @@ struct proxy {
     struct deadline queue_deadline;
 
     /* request */
+    char *body; /* owned; what was collected of its body; NULL: nothing, or not needed any more */
+    uint32_t body_length;
+    uint32_t body_capacity;
+    bool body_whole; /* it is all there is */
     bool reused;
     bool body_consumed; /* body bytes went to a server: they cannot be sent again */
     uint64_t sent_mark; /* conn->stream.sent_bytes when this attempt began */
@@ -73,9 +86,11 @@ struct proxy {
     struct chunked_trailers *trailers; /* owned; those of the response, when passed on; else NULL */
     bool out_chunked;                  /* as the client gets it */
     bool server_keep_alive;
-    bool server_eof; /* TUNNEL */
-    bool client_eof; /* TUNNEL */
+    bool spoke_first; /* the server sent something before the request was sent */
 };
+
+/* Bytes of a slim one. */
+#define PROXY_SLIM_BYTES offsetof(struct proxy, attempts)
 
 /* For upstream.c: something happened on the connection that belongs to proxy. */
 void proxy_on_upstream(struct proxy *proxy, int revents);

@@ -174,6 +174,7 @@ start_attempt(struct proxy *proxy, struct upstream_conn *conn, bool reused)
                  proxy_settings(proxy)->name, proxy_server_text(proxy), proxy->attempts);
     }
     proxy->seen = 0;
+    proxy->spoke_first = false;
     proxy->conn = conn;
     proxy->reused = reused;
     proxy->exchange->server = proxy_server_text(proxy);
@@ -268,6 +269,16 @@ proxy_try(struct proxy *proxy)
 }
 
 void
+proxy_admit(struct proxy *proxy)
+{
+    if (proxy_must_wait(proxy)) {
+        proxy_enter_queue(proxy, false); /* nobody overtakes those who wait */
+    } else {
+        proxy_try(proxy);
+    }
+}
+
+void
 proxy_use_handed(struct proxy *proxy)
 {
     const struct backend_settings *settings = proxy_settings(proxy);
@@ -303,6 +314,10 @@ proxy_on_connected(struct proxy *proxy)
         return;
     }
     proxy->conn->state = UPSTREAM_ACTIVE;
+    /* A server that speaks first may be too busy and say so: that is an answer. But its answer to
+     * the request may follow, and must not be taken for that to the next one. */
+    char byte;
+    proxy->spoke_first = recv(proxy->conn->stream.io.fd, &byte, 1, MSG_PEEK) == 1;
     proxy_begin_request(proxy);
 }
 

@@ -42,10 +42,14 @@ void proxy_set_state(struct proxy *proxy, enum proxy_state state);
 void proxy_rearm(struct proxy *proxy);
 /* Frees what was kept of an unfinished response head. */
 void proxy_forget_input(struct proxy *proxy);
+/* Frees what was collected of the request's body. */
+void proxy_forget_body(struct proxy *proxy);
 /* The address of the server of proxy->record; of the scoreboard. */
 const char *proxy_server_text(const struct proxy *proxy);
 
 /* ---- proxy_choose.c ------------------------------------------------------------------------- */
+/* From CHOOSE, the first time: behind those who wait already, if there are any. */
+void proxy_admit(struct proxy *proxy);
 /* From CHOOSE or QUEUE: the next attempt begins, or the request waits for a slot, or it fails. */
 void proxy_try(struct proxy *proxy);
 /* QUEUE: it has left the queue with a claim on the server of proxy->record. */
@@ -87,7 +91,13 @@ void proxy_server_broke(struct proxy *proxy, const char *reason);
 void proxy_note_success(struct proxy *proxy);
 
 /* ---- proxy_request.c ------------------------------------------------------------------------ */
-/* CONNECT or CHOOSE -> HEAD: writes the request's head. */
+/* Whether the request has a body that is collected before a server is chosen. */
+bool proxy_should_collect(const struct proxy *proxy);
+/* COLLECT: always true; a piece of the body; its end. */
+bool proxy_may_collect(const struct proxy *proxy);
+void proxy_collect(struct proxy *proxy, struct str bytes);
+void proxy_collect_end(struct proxy *proxy);
+/* CONNECT or CHOOSE -> HEAD: writes the request's head and what was collected of its body. */
 void proxy_begin_request(struct proxy *proxy);
 /* Sets the clock of HEAD: response_timeout. */
 void proxy_expect_response(struct proxy *proxy);
@@ -129,3 +139,6 @@ void tunnel_take_client(struct proxy *proxy, struct str bytes);
 void tunnel_server_end(struct proxy *proxy, const char *how);
 void tunnel_client_end(struct proxy *proxy);
 void tunnel_timeout(struct proxy *proxy);
+/* New settings: goes on under them, or gets graceful_timeout to leave when its route, backend or
+ * server is not among them. */
+void tunnel_reload(struct exchange *exchange, struct live *live);

@@ -4,9 +4,9 @@
  * in workers.
  *
  * A body is passed on as it comes: nothing waits for more of it. The server is not read while the
- * client leaves more than its share of connection_memory untaken, so that one exchange holds at
- * most that, plus one read. What cannot be completed is cut, never ended: the client must be able
- * to tell.
+ * client leaves more than response_buffer untaken, or more than the connection's share of
+ * connection_memory, so that one exchange holds at most that, plus one read. What cannot be
+ * completed is cut, never ended: the client must be able to tell.
  */
 #include "worker/proxy/proxy_private.h"
 
@@ -25,11 +25,30 @@
 /* An unfinished response head gets memory for at least this much more. */
 #define HEAD_ROOM_BYTES (4u * 1024u)
 
+/* What may wait for the client: response_buffer, as far as connection_memory has room for it beside
+ * the part of a collected body that the server has not taken yet. */
+static size_t
+response_room(const struct proxy *proxy)
+{
+    size_t room = (size_t)proxy->exchange->live->memory.queue_bytes;
+    size_t wanted = (size_t)proxy_settings(proxy)->response_buffer_bytes;
+    size_t taken = proxy->conn->stream.queued_bytes;
+
+    room = room > taken ? room - taken : 0;
+    return wanted < room ? wanted : room;
+}
+
 bool
 proxy_may_read_response(const struct proxy *proxy)
 {
-    return proxy->exchange->conn->stream.queued_bytes <
-           (size_t)proxy->exchange->live->memory.queue_bytes;
+    const ev_io *io = &proxy->conn->stream.io;
+    size_t queued = proxy->exchange->conn->stream.queued_bytes;
+    size_t limit = response_room(proxy);
+
+    /* Once it was full reading goes on when half of it is empty: not at each piece that the client
+     * takes, which would cost a change of what is watched each time. */
+    bool is_reading = ev_is_active(io) && (io->events & EV_READ) != 0;
+    return queued == 0 || queued < (is_reading ? limit : limit / 2);
 }
 
 /* The server did its part: its connection is kept when both sides are at a message boundary. */
@@ -125,8 +144,9 @@ forward_head(struct proxy *proxy, const struct response_head *head, const char *
     stream_commit(client, head_writer_length(&writer));
 }
 
-/* An informational response (RFC 9110 section 15.2): passed on, except 100, which the client got
- * from us when its body was wanted, and except to HTTP/1.0 clients, who do not know them. */
+/* An informational response (RFC 9110 section 15.2): passed on, except 100, of which the client
+ * gets one when it asked and its body is wanted (exchange_put_continue()), and except to HTTP/1.0
+ * clients, who do not know them. */
 static void
 forward_interim(struct proxy *proxy, const struct response_head *head, const char *base)
 {
@@ -285,13 +305,14 @@ proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length)
         return;
     }
     proxy_note_success(proxy);
+    proxy_forget_body(proxy); /* what was answered is never sent again */
     forward_head(proxy, head, bytes);
     size_t head_length = head->length;
     if (head->status == 101) {
         stream_flush(&exchange->conn->stream);
         tunnel_start(proxy, bytes + head_length, length - head_length);
     } else {
-        proxy->server_keep_alive = head->keep_alive;
+        proxy->server_keep_alive = head->keep_alive && !proxy->spoke_first;
         proxy_set_state(proxy, PROXY_BODY);
         if (proxy->framing == BODY_NONE || (proxy->framing == BODY_LENGTH && proxy->left == 0) ||
             length > head_length) {

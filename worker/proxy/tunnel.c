@@ -9,7 +9,9 @@
 #include "worker/proxy/proxy_private.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "config/base/log.h"
 #include "worker/conn.h"
 #include "worker/proxy/upstream.h"
 #include "worker/worker_private.h"
@@ -18,6 +20,9 @@
 static void
 note_activity(struct proxy *proxy)
 {
+    if (proxy->leaving) {
+        return; /* its time is up whatever it does */
+    }
     deadline_set(&proxy->conn->deadline, proxy->worker->loop, proxy->worker->now_ms,
                  proxy_settings(proxy)->tunnel_timeout_ms);
 }
@@ -96,5 +101,61 @@ tunnel_client_end(struct proxy *proxy)
 void
 tunnel_timeout(struct proxy *proxy)
 {
-    exchange_break(proxy->exchange, "silence for tunnel_timeout");
+    exchange_break(proxy->exchange, proxy->leaving
+                                        ? "its route or server is gone from the settings, and "
+                                          "graceful_timeout is over"
+                                        : "silence for tunnel_timeout");
+}
+
+/* The route under the same name, when it leads to the same backend; else NULL. */
+static const struct route *
+find_route(const struct live *live, const struct route *before)
+{
+    for (size_t i = 0; i < live->config->route_count; i++) {
+        const struct route *route = &live->routes[i];
+        if (strcmp(route->settings->name, before->settings->name) == 0) {
+            return route->backend != NULL && strcmp(route->backend->settings->name,
+                                                    before->backend->settings->name) == 0
+                       ? route
+                       : NULL;
+        }
+    }
+    return NULL;
+}
+
+static bool
+has_record(const struct backend_settings *settings, uint32_t record)
+{
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        if (settings->records[i] == record) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+tunnel_reload(struct exchange *exchange, struct live *live)
+{
+    struct proxy *proxy = proxy_of(exchange);
+    const struct route *route = find_route(live, exchange->route);
+
+    if (proxy == NULL || proxy->state != PROXY_TUNNEL) {
+        return;
+    }
+    if (route != NULL && has_record(route->backend->settings, proxy->record)) {
+        /* Old settings are not kept in memory for as long as their tunnels live. */
+        exchange_move(exchange, live, route);
+        proxy->backend = route->backend;
+        proxy->leaving = false;
+        note_activity(proxy);
+    } else if (!proxy->leaving) {
+        int64_t grace_ms = live->config->master.graceful_timeout_ms;
+        conn_log(exchange->conn, LOG_LEVEL_INFO,
+                 "tunnel's route or server is gone from the settings: it has %lldms to leave "
+                 "backend=%s server=%s setting=graceful_timeout",
+                 (long long)grace_ms, proxy_settings(proxy)->name, proxy_server_text(proxy));
+        proxy->leaving = true;
+        deadline_set(&proxy->conn->deadline, proxy->worker->loop, proxy->worker->now_ms, grace_ms);
+    }
 }

@@ -101,6 +101,7 @@ upstream_empty_graveyard(struct worker *worker)
     LIST_FOR_EACH_SAFE (node, &worker->upstream_graveyard) {
         struct upstream_conn *conn = container_of(node, struct upstream_conn, node);
         list_remove(node);
+        free(conn->owner);
         free(conn);
     }
 }
@@ -134,7 +135,13 @@ upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy)
             end_connection(conn); /* another process answers at this record now */
             continue;
         }
-        if (!preface_owner_equal(&conn->owner, &owner)) {
+        if (!preface_owner_equal(conn->owner, &owner)) {
+            continue;
+        }
+        if (ev_is_pending(&conn->stream.io)) {
+            /* It closed, or sent what nobody asked for, and only its turn has not come yet: a
+             * request on it would fail, or get an answer that is not its own. */
+            end_connection(conn);
             continue;
         }
         list_remove(&conn->node);
@@ -264,7 +271,11 @@ upstream_connect(struct worker *worker, uint32_t record, struct proxy *proxy,
     conn->upstream = upstream_of(worker, record);
     conn->proxy = proxy;
     conn->life = life;
-    conn->owner = preface_owner_of(proxy);
+    const struct preface_owner owner = preface_owner_of(proxy);
+    if (owner.version != PROXY_OFF) {
+        conn->owner = xcalloc(1, sizeof(owner));
+        *conn->owner = owner;
+    }
     conn->state = result == 0 ? UPSTREAM_ACTIVE : UPSTREAM_CONNECTING;
     list_init(&conn->node);
     stream_init(&conn->stream, &worker->batch, fd, on_upstream_io);

@@ -31,9 +31,9 @@ struct upstream_conn {
     struct list_node node; /* of upstream->idle, most recently used first; or the graveyard */
     struct worker *worker;
     struct upstream *upstream;
-    struct proxy *proxy; /* CONNECTING, ACTIVE: whom it serves; not owned */
-    uint64_t requests;   /* finished on it */
-    struct preface_owner owner;
+    struct proxy *proxy;         /* CONNECTING, ACTIVE: whom it serves; not owned */
+    uint64_t requests;           /* finished on it */
+    struct preface_owner *owner; /* owned; NULL: it may be used for everybody */
     uint32_t life; /* of the record when it was opened: another life, another server */
     enum upstream_state state;
 };

@@ -9,6 +9,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -306,6 +310,75 @@ Test(stream, small_pieces_are_queued_without_waste)
         waiting += 40 * (size + 8);
     }
     expect_dense_queue(waiting);
+}
+
+/* Makes the stream and its client the two ends of a TCP connection. */
+static void
+become_tcp(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    cr_assert_neq(listener, -1);
+    cr_assert_eq(bind(listener, (struct sockaddr *)&address, length), 0);
+    cr_assert_eq(listen(listener, 1), 0);
+    cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    (void)close(client);
+    client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(client, (struct sockaddr *)&address, length), 0);
+    cr_assert_eq(fcntl(client, F_SETFL, O_NONBLOCK), 0);
+    stream_close(&stream, loop);
+    stream_init(&stream, &batch, accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC),
+                on_stream_io);
+    cr_assert_neq(stream.io.fd, -1);
+    (void)close(listener);
+}
+
+static int
+unsent_max(void)
+{
+    int bytes = 0;
+    socklen_t length = sizeof(bytes);
+
+    cr_assert_eq(getsockopt(stream.io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, &length), 0);
+    return bytes;
+}
+
+Test(stream, the_kernel_holds_little_for_a_slow_peer)
+{
+    static char bytes[65536];
+    int unsent = 0;
+
+    become_tcp();
+    cr_assert_neq(unsent_max(), STREAM_UNSENT_MAX_BYTES);
+    fill(bytes, sizeof(bytes), 1);
+    for (int i = 0; i < 100 && stream_is_drained(&stream); i++) {
+        stream_put(&stream, bytes, sizeof(bytes));
+        stream_flush(&stream);
+    }
+    cr_assert_not(stream_is_drained(&stream), "nobody reads, and six megabytes went");
+    cr_assert_eq(unsent_max(), STREAM_UNSENT_MAX_BYTES);
+    cr_assert_eq(ioctl(stream.io.fd, SIOCOUTQNSD, &unsent), 0);
+    cr_assert_leq(unsent, 2 * STREAM_UNSENT_MAX_BYTES);
+}
+
+Test(stream, a_peer_that_keeps_up_is_left_alone)
+{
+    static char bytes[65536];
+
+    become_tcp();
+    fill(bytes, sizeof(bytes), 1);
+    for (int i = 0; i < 100; i++) {
+        stream_put(&stream, bytes, sizeof(bytes));
+        stream_flush(&stream);
+        cr_assert(stream_is_drained(&stream));
+        seen_length = 0;
+        while (seen_length < sizeof(bytes)) {
+            (void)client_read(sizeof(bytes) - seen_length);
+        }
+    }
+    cr_assert_neq(unsent_max(), STREAM_UNSENT_MAX_BYTES);
 }
 
 Test(stream, what_is_put_behind_a_queue_stays_behind)
