@@ -138,6 +138,7 @@ backend_start(struct exchange *exchange)
     proxy->worker = exchange->conn->worker;
     proxy->backend = exchange->route->backend;
     proxy->state = PROXY_CHOOSE;
+    retry_budget_earn(&proxy->backend->retry_budget, proxy_settings(proxy)->retry_budget);
     proxy_init_waiting(proxy);
     exchange->state = proxy;
     if (proxy_must_wait(proxy)) {

@@ -60,6 +60,9 @@ struct proxy {
     bool reused;
     bool body_consumed; /* body bytes went to a server: they cannot be sent again */
     uint64_t sent_mark; /* conn->stream.sent_bytes when this attempt began */
+    bool may_return;    /* to last_record, when no other server is left: RETRY_ANY */
+    uint32_t last_record;
+    bool awaits_proof; /* the connection ended; soon the kernel may know what was read */
 
     /* response */
     uint64_t seen;                  /* bytes of it */
@@ -84,5 +87,7 @@ void proxy_on_upstream_timeout(struct proxy *proxy);
 /* Makes the worker's waiting room, and the socket by which others wake it. 0 or a negative errno.
  */
 int proxy_queue_new(struct worker *worker);
+/* A server of backend went down or came up: who waits may have it, or one that ranked lower. */
+void proxy_server_changed(struct worker *worker, struct backend *backend);
 /* Nobody waits any more. */
 void proxy_queue_free(struct worker *worker);

@@ -28,8 +28,8 @@
 bool
 proxy_may_read_response(const struct proxy *proxy)
 {
-    return proxy->exchange->conn->stream.queued_bytes <
-           (size_t)proxy->exchange->live->memory.queue_bytes;
+    return !proxy->awaits_proof && proxy->exchange->conn->stream.queued_bytes <
+                                       (size_t)proxy->exchange->live->memory.queue_bytes;
 }
 
 /* The server did its part: its connection is kept when both sides are at a message boundary. */
@@ -284,7 +284,8 @@ proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length)
         proxy_attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade", NULL);
         return;
     }
-    proxy_note_success(proxy);
+    proxy_note_answer(proxy, head->status);
+    upstream_note_keep_alive(proxy->conn, head->keep_alive_ms);
     forward_head(proxy, head, bytes);
     size_t head_length = head->length;
     if (head->status == 101) {
@@ -329,6 +330,10 @@ proxy_body_cut(struct proxy *proxy, const char *how)
 void
 proxy_head_timeout(struct proxy *proxy)
 {
+    if (proxy->awaits_proof) {
+        proxy_proof_timeout(proxy);
+        return;
+    }
     proxy_attempt_failed(proxy, FAILURE_TIMEOUT, "no response from the server in time",
                          "response_timeout");
 }
