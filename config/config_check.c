@@ -437,6 +437,41 @@ check_needs(const struct check *check, enum setting_section section, size_t inde
     }
 }
 
+/* They go out as they are: no byte may end the line that they stand in. */
+static bool
+is_visible(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text <= ' ' || *text > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+check_health(const struct check *check, size_t index)
+{
+    const struct backend_settings *backend = &check->config->backends[index];
+    struct spot path = {SETTING_BACKEND, index, "health_path", 0};
+    struct spot host = {SETTING_BACKEND, index, "health_host", 0};
+    struct spot status = {SETTING_BACKEND, index, "health_status", 0};
+
+    if (backend->health_path != NULL &&
+        (backend->health_path[0] != '/' || !is_visible(backend->health_path) ||
+         strchr(backend->health_path, '#') != NULL)) {
+        fail(check, &path,
+             "must begin with '/' and hold no blanks, no '#' and no bytes beyond ASCII; give "
+             "those as %%XX");
+    }
+    if (backend->health_host != NULL && !is_visible(backend->health_host)) {
+        fail(check, &host, "must be a host name, with :PORT if the server needs it");
+    }
+    if (backend->health_status != 0 && backend->health_status < 200) {
+        fail(check, &status, "must be 0, or a status from 200 to 599");
+    }
+}
+
 static void
 check_backend(const struct check *check, size_t index)
 {
@@ -469,6 +504,7 @@ check_backend(const struct check *check, size_t index)
     }
     check_environment(check, index);
     check_life(check, SETTING_BACKEND, index);
+    check_health(check, index);
     if (!is_damaged) {
         check_needs(check, SETTING_BACKEND, index);
     }

@@ -20,6 +20,7 @@
 #include "master/deaths.h"
 #include "master/json.h"
 #include "master/master.h"
+#include "master/server_command.h"
 #include "master/status.h"
 
 #define INPUT_MAX 4096
@@ -111,8 +112,11 @@ static void
 run_line(struct control_client *client, const char *line)
 {
     struct buf answer = {0};
-    bool known = false;
+    bool known = strncmp(line, "server ", 7) == 0;
 
+    if (known) {
+        server_command_run(client->master, line + 7, &answer);
+    }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !known; i++) {
         if (strcmp(line, commands[i].name) == 0) {
             commands[i].run(client->master, &answer);
@@ -120,7 +124,8 @@ run_line(struct control_client *client, const char *line)
         }
     }
     if (!known) {
-        answer_error(&answer, "unknown command; known are ping, status, deaths and upgrade");
+        answer_error(&answer,
+                     "unknown command; known are ping, status, deaths, upgrade and server");
     }
     buf_add(&client->output, answer.ptr, answer.len);
     buf_add(&client->output, "\n", 1);

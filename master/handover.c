@@ -306,6 +306,7 @@ fill_servers(const struct master *master, struct state *state)
         record->is_instance = server->is_instance;
         record->left_serial = (int64_t)server->left_serial;
         record->key = copy(server->key);
+        record->wish = server->wish;
         const struct board_server *shown = &master->board->servers[i];
         if (server->is_name &&
             atomic_load_explicit(&shown->state, memory_order_relaxed) == BOARD_READY) {

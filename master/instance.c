@@ -78,9 +78,12 @@ become_ready(struct instance *instance, const char *address_text)
     CHECK(error == NULL); /* made by us */
     record->address = instance->address;
     atomic_fetch_add_explicit(&record->life, 1, memory_order_relaxed);
-    atomic_store_explicit(&record->failures, 0, memory_order_relaxed);
-    atomic_store_explicit(&record->down_until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&record->full_until_ms, 0, memory_order_relaxed);
+    board_forget_health(record);
+    atomic_store_explicit(&record->health.up_since_ms, clock_mono_ms(), memory_order_relaxed);
+    /* What the operator wanted was meant for the process before. */
+    server_registry_wish(&master_of(instance)->registry, instance->slot->records[instance->half],
+                         BOARD_WISH_ENABLED);
     probe_stop(instance);
     child_set_state(&instance->child, CHILD_READY, CHILD_NO_DEADLINE);
     log_info("%s is READY pid=%d address=%s boot=%lldms", instance->child.name,

@@ -19,6 +19,7 @@
 
 #define DEFAULT_PATH "/run/narwhal/narwhal.ctl"
 #define TIMEOUT_S 5
+#define COMMAND_MAX 512
 
 static const char usage[] =
     "usage: narwhalctl [-s PATH] COMMAND\n"
@@ -27,6 +28,10 @@ static const char usage[] =
     "  status    workers, backends, listening sockets and totals, as JSON\n"
     "  deaths    how workers and app instances died, newest first, as JSON\n"
     "  upgrade   become the binary that now stands where narwhal was started from (SIGUSR2)\n"
+    "  server BACKEND ADDRESS drain|disable|enable\n"
+    "            take a server of a backend out, or bring it back: drain lets what is open end "
+    "and\n"
+    "            goes on asking for health_path, disable does not ask either\n"
     "\n"
     "  -s PATH   the control socket ([master] control); default $NARWHAL_CONTROL, else\n"
     "            " DEFAULT_PATH "\n"
@@ -108,7 +113,7 @@ print_answer(int fd, const char *path)
 static int
 ask(const char *path, const char *command)
 {
-    char line[256];
+    char line[COMMAND_MAX + 1];
     int fd = -1;
     int status = connect_to(path, &fd);
 
@@ -125,17 +130,32 @@ ask(const char *path, const char *command)
     return status;
 }
 
-static bool
-is_command(const char *text)
+/* How many words follow the command; -1: there is no such command. */
+static int
+command_arguments(const char *text)
 {
-    static const char *const commands[] = {"ping", "status", "deaths", "upgrade"};
+    static const struct {
+        const char *name;
+        int arguments;
+    } commands[] = {{"ping", 0}, {"status", 0}, {"deaths", 0}, {"upgrade", 0}, {"server", 3}};
 
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(text, commands[i]) == 0) {
-            return true;
+        if (strcmp(text, commands[i].name) == 0) {
+            return commands[i].arguments;
         }
     }
-    return false;
+    return -1;
+}
+
+/* Adds a word to the line that is sent. Blanks and line ends would make other words of it. */
+static bool
+add_word(char *line, size_t size, const char *word)
+{
+    size_t length = strlen(line);
+    int written = snprintf(line + length, size - length, "%s%s", length > 0 ? " " : "", word);
+
+    return word[strcspn(word, " \t\r\n")] == '\0' && word[0] != '\0' && written >= 0 &&
+           (size_t)written < size - length;
 }
 
 int
@@ -143,7 +163,8 @@ main(int argc, char **argv)
 {
     const char *from_environment = getenv("NARWHAL_CONTROL");
     const char *path = from_environment != NULL ? from_environment : DEFAULT_PATH;
-    const char *command = NULL;
+    char command[COMMAND_MAX] = "";
+    int words_left = -1; /* -1: no command yet */
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
@@ -159,11 +180,17 @@ main(int argc, char **argv)
                 return usage_error("-s needs a path", "");
             }
             path = argv[i];
-        } else if (command == NULL && is_command(argv[i])) {
-            command = argv[i];
+        } else if (words_left != 0 && (words_left > 0 || command_arguments(argv[i]) >= 0)) {
+            words_left = words_left > 0 ? words_left - 1 : command_arguments(argv[i]);
+            if (!add_word(command, sizeof(command), argv[i])) {
+                return usage_error("unusable argument ", argv[i]);
+            }
         } else {
             return usage_error("unexpected argument ", argv[i]);
         }
     }
-    return command != NULL ? ask(path, command) : usage_error("which command?", "");
+    if (words_left > 0) {
+        return usage_error("something is missing behind ", command);
+    }
+    return words_left == 0 ? ask(path, command) : usage_error("which command?", "");
 }

@@ -17,6 +17,7 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/clock.h"
 #include "config/base/hash.h"
 #include "config/config.h"
 #include "worker/resolver/answer.h"
@@ -255,8 +256,8 @@ board_open_record(struct board_server *server, const struct backend_settings *ba
     atomic_store_explicit(&server->full_until_ms, 0, memory_order_relaxed);
     memset(server->backend, 0, sizeof(server->backend));
     (void)snprintf(server->backend, sizeof(server->backend), "%s", backend->name);
-    atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
-    atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    board_forget_health(server);
+    atomic_store_explicit(&server->wish, record->wish, memory_order_relaxed);
     atomic_store_explicit(&server->requests, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_relaxed);
     if (record->is_instance) {
@@ -332,13 +333,16 @@ show_waiting(struct server_registry *registry, const struct backend_settings *ba
 /* A worker that has chosen this record a moment ago may still read its address: it looks at life
  * and state again after that, so life changes behind the address and before the state. */
 static void
-open_address(struct board_server *server, const struct address *address)
+open_address(struct server_registry *registry, struct board_server *server,
+             const struct address *address)
 {
     set_state(server, BOARD_FREE);
     server->address = *address;
+    /* What the operator wanted was meant for the address before. */
+    registry->records[server - registry->board->servers].wish = BOARD_WISH_ENABLED;
+    atomic_store_explicit(&server->wish, BOARD_WISH_ENABLED, memory_order_relaxed);
     atomic_store_explicit(&server->full_until_ms, 0, memory_order_relaxed);
-    atomic_store_explicit(&server->failures, 0, memory_order_relaxed);
-    atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    board_forget_health(server);
     atomic_fetch_add_explicit(&server->life, 1, memory_order_release);
     set_state(server, BOARD_READY);
 }
@@ -426,7 +430,7 @@ place_address(struct server_registry *registry, const struct backend_settings *b
     show_address(server, (uint32_t)settings->weight * answer->weight,
                  settings->backup || answer->is_backup != 0, address->text);
     if (is_new) {
-        open_address(server, address);
+        open_address(registry, server, address);
     } else {
         set_state(server, BOARD_READY);
     }
@@ -557,13 +561,32 @@ server_registry_commit(struct server_registry *registry, const struct config *co
 
 void
 server_registry_restore(struct server_registry *registry, uint32_t number, const char *key,
-                        bool is_instance, enum record_use use, uint64_t left_serial)
+                        bool is_instance, enum record_use use, uint64_t left_serial,
+                        enum board_wish wish)
 {
     struct server_record *record = &registry->records[number];
 
     record_free(record);
     *record = (struct server_record){
-        .use = use, .is_instance = is_instance, .left_serial = left_serial, .key = xstrdup(key)};
+        .use = use,
+        .is_instance = is_instance,
+        .wish = wish,
+        .left_serial = left_serial,
+        .key = xstrdup(key),
+    };
+}
+
+void
+server_registry_wish(struct server_registry *registry, uint32_t number, enum board_wish wish)
+{
+    struct board_server *server = &registry->board->servers[number];
+
+    if (wish == BOARD_WISH_ENABLED && registry->records[number].wish != wish) {
+        board_forget_health(server);
+        atomic_store_explicit(&server->health.up_since_ms, clock_mono_ms(), memory_order_relaxed);
+    }
+    registry->records[number].wish = wish;
+    atomic_store_explicit(&server->wish, wish, memory_order_seq_cst); /* who waits is served then */
 }
 
 void

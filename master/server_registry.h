@@ -27,6 +27,7 @@ struct server_record {
     enum record_use use;
     bool wanted; /* by the settings that are being prepared */
     bool is_instance;
+    enum board_wish wish;  /* the operator's; shown on the board */
     bool is_name;          /* a place for an address of a name */
     uint32_t item;         /* which server= of its backend; not of instances */
     uint64_t left_serial;  /* RECORD_LEAVING: the first settings without it */
@@ -58,7 +59,10 @@ void server_registry_rollback(struct server_registry *registry);
 void server_registry_abandon(struct server_registry *registry, uint64_t serial);
 /* What a predecessor had: record number stands for key. */
 void server_registry_restore(struct server_registry *registry, uint32_t number, const char *key,
-                             bool is_instance, enum record_use use, uint64_t left_serial);
+                             bool is_instance, enum record_use use, uint64_t left_serial,
+                             enum board_wish wish);
+/* What the operator wants of a server; one that is enabled again begins with a clean slate. */
+void server_registry_wish(struct server_registry *registry, uint32_t number, enum board_wish wish);
 /* Frees what nobody can mean any more: every worker applied settings without it, no request is
  * open, no instance runs. Returns whether something still waits for that. */
 bool server_registry_sweep(struct server_registry *registry, uint64_t applied_by_all);

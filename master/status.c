@@ -89,6 +89,31 @@ print_workers(const struct master *master, struct buf *out)
 }
 
 static void
+print_health(const struct board_server *server, struct buf *out)
+{
+    const struct board_health *health = &server->health;
+    int64_t down_until_ms = atomic_load_explicit(&server->down_until_ms, memory_order_relaxed);
+    int64_t closes_after_us = atomic_load_explicit(&server->closes_after_us, memory_order_relaxed);
+
+    json_text(out, "wish",
+              board_wish_name(
+                  (enum board_wish)atomic_load_explicit(&server->wish, memory_order_relaxed)));
+    json_text(out, "health",
+              board_finding_name((enum board_finding)atomic_load_explicit(&server->finding,
+                                                                          memory_order_relaxed)));
+    json_number(out, "failures", atomic_load_explicit(&health->failures, memory_order_relaxed));
+    json_number(out, "errors", atomic_load_explicit(&health->errors, memory_order_relaxed));
+    if (down_until_ms == 0) {
+        json_null(out, "rests_for_ms");
+    } else { /* 0: the next request is a trial */
+        int64_t rest_ms = down_until_ms - clock_mono_ms();
+        json_number(out, "rests_for_ms", rest_ms > 0 ? rest_ms : 0);
+    }
+    json_number(out, "idle", atomic_load_explicit(&server->idle, memory_order_relaxed));
+    json_number(out, "closes_after_ms", closes_after_us / 1000);
+}
+
+static void
 print_server(const struct master *master, uint32_t record, struct buf *out)
 {
     const struct board_server *server = &master->board->servers[record];
@@ -102,6 +127,7 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
     json_number(out, "record", record);
     json_text(out, "address", server->address.text);
     json_text(out, "state", board_state_name(state));
+    print_health(server, out);
     json_number(out, "pid", atomic_load_explicit(&server->pid, memory_order_relaxed));
     json_number(out, "in_flight", atomic_load_explicit(&server->in_flight, memory_order_relaxed));
     json_number(out, "slots", atomic_load_explicit(&server->slots, memory_order_relaxed));

@@ -274,7 +274,7 @@ restore_servers(const struct state *state, struct master *master)
         const struct state_server *server = &state->server[i];
         server_registry_restore(&master->registry, (uint32_t)server->record, server->key,
                                 server->is_instance != 0, (enum record_use)server->use,
-                                (uint64_t)server->left_serial);
+                                (uint64_t)server->left_serial, (enum board_wish)server->wish);
         if (server->address != NULL) {
             server_registry_restore_address(&master->registry, (uint32_t)server->record,
                                             server->address, server->weight,

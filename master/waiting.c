@@ -40,7 +40,8 @@ waiting_serve(struct master *master)
         const struct backend_settings *backend = &master->config->backends[i];
         if (backend->record_count > 0) {
             slot_queue_serve(master->board, queue_of(master, backend), backend->records,
-                             backend->record_count, clock_mono_ms(), wake_cell, master);
+                             backend->record_count, backend->health_path != NULL, clock_mono_ms(),
+                             wake_cell, master);
         }
     }
 }

@@ -170,6 +170,7 @@ live_new(struct config *config, uint64_t serial, const struct scoreboard *board,
     live->backends = xcalloc(config->backend_count, sizeof(*live->backends));
     live->table = route_table_new(config);
     for (size_t i = 0; i < config->backend_count; i++) {
+        retry_budget_init(&live->backends[i].retry_budget);
         random = hash_mix(random, i + 1);
         backend_build(&live->backends[i], &config->backends[i], board, (uint32_t)random);
     }

@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "worker/http/request.h"
 #include "worker/proxy/balance.h"
+#include "worker/proxy/retry.h"
 #include "worker/route.h"
 
 struct action;
@@ -33,6 +34,7 @@ struct backend {
     const struct backend_settings *settings;
     /* runtime fields */
     struct balance_state balance;
+    struct retry_budget retry_budget;
     struct hash_key hash_key;
     uint32_t queue;      /* of the scoreboard: where its requests wait for a slot */
     uint32_t weight_max; /* of its servers */

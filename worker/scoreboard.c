@@ -38,6 +38,30 @@ board_state_name(enum board_state state)
     return state < BOARD_STATE_COUNT ? state_names[state] : "?";
 }
 
+static const char *const wish_names[BOARD_WISH_COUNT] = {
+#define BOARD_WISH_NAME(name) [BOARD_WISH_##name] = #name,
+    BOARD_WISHES(BOARD_WISH_NAME)
+#undef BOARD_WISH_NAME
+};
+
+const char *
+board_wish_name(enum board_wish wish)
+{
+    return wish < BOARD_WISH_COUNT ? wish_names[wish] : "?";
+}
+
+static const char *const finding_names[BOARD_FINDING_COUNT] = {
+#define BOARD_FINDING_NAME(name) [BOARD_FOUND_##name] = #name,
+    BOARD_FINDINGS(BOARD_FINDING_NAME)
+#undef BOARD_FINDING_NAME
+};
+
+const char *
+board_finding_name(enum board_finding finding)
+{
+    return finding < BOARD_FINDING_COUNT ? finding_names[finding] : "?";
+}
+
 /* Two programs share a board only if each counter and each state is the same to both. */
 static uint32_t
 layout_version(void)
@@ -49,8 +73,12 @@ layout_version(void)
                             offsetof(struct scoreboard, servers),
                             offsetof(struct board_worker, counters),
                             offsetof(struct board_worker, claims),
+                            offsetof(struct board_worker, idle),
                             offsetof(struct board_server, state),
+                            offsetof(struct board_server, life),
                             offsetof(struct board_server, address),
+                            offsetof(struct board_server, idle),
+                            offsetof(struct board_server, health),
                             offsetof(struct scoreboard, queues),
                             offsetof(struct board_queue, waiting),
                             offsetof(struct board_queue, place)};
@@ -156,10 +184,10 @@ board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t s
     return true;
 }
 
-/* Takes count away. Below zero only the clients of a broken worker could bring it, and that worker
- * shall not stop the others. */
+/* Takes count away. Below zero only a broken worker could bring it (or, of idle connections, one
+ * that died), and that worker shall not stop the others. */
 static void
-in_flight_sub(_Atomic uint32_t *all, uint32_t count)
+count_sub(_Atomic uint32_t *all, uint32_t count)
 {
     uint32_t now = atomic_load_explicit(all, memory_order_relaxed);
     uint32_t less;
@@ -177,7 +205,7 @@ board_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server)
     uint64_t was = claims_begin(mine);
 
     CHECK((was & CLAIMS_COUNT) > 0);
-    in_flight_sub(&board->servers[server].in_flight, 1);
+    count_sub(&board->servers[server].in_flight, 1);
     claims_end(mine, was, -1);
 }
 
@@ -259,6 +287,55 @@ board_is_recount_due(const struct scoreboard *board)
     return false;
 }
 
+/* ---- idle connections ------------------------------------------------------------------------ */
+
+bool
+board_idle_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t max)
+{
+    _Atomic uint32_t *mine = &board->workers[cell].idle[server];
+    _Atomic uint32_t *all = &board->servers[server].idle;
+    uint32_t held = atomic_load_explicit(mine, memory_order_relaxed);
+    uint32_t now = atomic_load_explicit(all, memory_order_relaxed);
+
+    /* Noted in the cell first: dying in between, the worker leaves a count that is one too low, not
+     * one that stays too high. */
+    atomic_store_explicit(mine, held + 1, memory_order_relaxed);
+    do {
+        if (now >= max) {
+            atomic_store_explicit(mine, held, memory_order_relaxed);
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, now + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+void
+board_idle_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server)
+{
+    _Atomic uint32_t *mine = &board->workers[cell].idle[server];
+    uint32_t held = atomic_load_explicit(mine, memory_order_relaxed);
+
+    CHECK(held > 0);
+    count_sub(&board->servers[server].idle, 1);
+    atomic_store_explicit(mine, held - 1, memory_order_relaxed);
+}
+
+void
+board_forget_health(struct board_server *server)
+{
+    struct board_health *health = &server->health;
+
+    atomic_store_explicit(&server->closes_after_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&health->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&health->errors, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->down_until_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&health->up_since_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->finding, BOARD_FOUND_UNKNOWN, memory_order_relaxed);
+    atomic_store_explicit(&health->against, 0, memory_order_relaxed);
+    atomic_store_explicit(&health->probe_due_ms, 0, memory_order_relaxed);
+}
+
 void
 board_retire_worker(struct scoreboard *board, uint32_t cell)
 {
@@ -279,11 +356,15 @@ board_retire_worker(struct scoreboard *board, uint32_t cell)
         if ((was & CLAIMS_MARK) != 0) {
             board->recount_due[server / 64] |= UINT64_C(1) << (server % 64);
         } else if (held > 0) {
-            in_flight_sub(&board->servers[server].in_flight, held);
+            count_sub(&board->servers[server].in_flight, held);
         }
         if (was != 0) {
             atomic_store_explicit(&worker->claims[server], ((was >> 32) + 1) << 32,
                                   memory_order_release);
+        }
+        uint32_t idle = atomic_exchange_explicit(&worker->idle[server], 0, memory_order_relaxed);
+        if (idle > 0) {
+            count_sub(&board->servers[server].idle, idle);
         }
     }
     atomic_store_explicit(&worker->turn_started_ms, 0, memory_order_relaxed);

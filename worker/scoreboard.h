@@ -42,6 +42,26 @@ enum board_state {
 };
 const char *board_state_name(enum board_state state);
 
+/* What the operator wants of a server (narwhalctl server). */
+#define BOARD_WISHES(X) X(ENABLED) X(DRAINED) X(DISABLED)
+enum board_wish {
+#define BOARD_WISH_ENUM(name) BOARD_WISH_##name,
+    BOARD_WISHES(BOARD_WISH_ENUM)
+#undef BOARD_WISH_ENUM
+        BOARD_WISH_COUNT
+};
+const char *board_wish_name(enum board_wish wish);
+
+/* What asking for health_path has found out about a server. */
+#define BOARD_FINDINGS(X) X(UNKNOWN) X(UP) X(DOWN)
+enum board_finding {
+#define BOARD_FINDING_ENUM(name) BOARD_FOUND_##name,
+    BOARD_FINDINGS(BOARD_FINDING_ENUM)
+#undef BOARD_FINDING_ENUM
+        BOARD_FINDING_COUNT
+};
+const char *board_finding_name(enum board_finding finding);
+
 /* Counters of one worker: written by that worker alone. X(field, text for status) */
 #define BOARD_COUNTERS(X)                                                                          \
     X(accepted, "connections accepted")                                                            \
@@ -89,6 +109,8 @@ struct board_worker {
     /* Requests this worker has open at each server: what to give back when it dies. A word counts
      * its own changes as well, see claims_begin(). */
     _Alignas(BOARD_LINE) _Atomic uint64_t claims[BOARD_SERVERS_MAX];
+    /* The idle connections to each that it keeps. */
+    _Alignas(BOARD_LINE) _Atomic uint32_t idle[BOARD_SERVERS_MAX];
 };
 
 struct board_server {
@@ -99,8 +121,9 @@ struct board_server {
     _Atomic uint32_t slots;        /* the master: most that may be open; 0: no limit */
     _Atomic uint32_t weight;       /* the master */
     _Atomic uint32_t is_backup;    /* the master: chosen when no other can be */
-    _Atomic uint32_t failures;     /* connection failures in a row */
-    _Atomic int64_t down_until_ms; /* not chosen before, unless all are down */
+    _Atomic uint32_t wish;         /* the master: enum board_wish */
+    _Atomic uint32_t finding;      /* enum board_finding; see proxy/health.h */
+    _Atomic int64_t down_until_ms; /* 0, or when its rest ends or ended */
     _Atomic int64_t full_until_ms; /* its accept queue had no room (unix(7), EAGAIN) */
     _Atomic uint64_t requests;     /* claims ever made, over all its lives */
     _Atomic uint64_t identity;     /* the master: a hash of what it is, for BALANCE_HASH */
@@ -110,6 +133,17 @@ struct board_server {
     uint32_t queue;                             /* of its backend */
     char backend[BOARD_NAME_MAX];
     struct address address;
+    /* line: idle connections, written by all workers */
+    _Alignas(BOARD_LINE) _Atomic uint32_t idle; /* kept, over all workers */
+    _Atomic int64_t closes_after_us; /* idle time at which it closes them, as learned; 0: unknown */
+    /* line: the rest of its health, written by workers when it changes; see proxy/health.h. */
+    _Alignas(BOARD_LINE) struct board_health {
+        _Atomic uint32_t failures;    /* connection failures in a row */
+        _Atomic uint32_t errors;      /* 5xx in a row */
+        _Atomic int64_t up_since_ms;  /* when it returned: slow_start counts from it; 0: never */
+        _Atomic uint32_t against;     /* probes in a row that speak against the finding */
+        _Atomic int64_t probe_due_ms; /* the lease: who moves it on sends the next probe */
+    } health;
 };
 
 /* Where the requests of one backend wait for a slot, over all workers; see slot_queue.h. */
@@ -238,6 +272,12 @@ claims_end(_Atomic uint64_t *word, uint64_t was, int more)
 bool board_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t slots);
 /* Gives one claim back. Worker. */
 void board_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server);
+/* The same for an idle connection that a worker wants to keep: false when max are kept already. */
+bool board_idle_claim(struct scoreboard *board, uint32_t cell, uint32_t server, uint32_t max);
+void board_idle_unclaim(struct scoreboard *board, uint32_t cell, uint32_t server);
+/* Forgets what was learned of a server's health and connections: its record stands for another
+ * one. Master. */
+void board_forget_health(struct board_server *server);
 /* Folds the counters of a dead worker into the retired totals, takes its requests out of the
  * queues, gives back its claims and what it had been handed there, frees the cell. Master only,
  * after the process is reaped. Whoever waits is to be served then: slot_queue_serve(). */

@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "config/base/check.h"
+#include "worker/proxy/health.h"
 
 #define PLACE_MASK (BOARD_QUEUE_PLACES - 1u)
 #define VOIDS_MAX 63u
@@ -354,16 +355,23 @@ slot_queue_wake_all(const struct board_queue *queue, void (*wake)(void *context,
     }
 }
 
-/* As the balancer ranks them: 0 is not READY. A server that is busy keeps those of lower rank out:
- * it is worth waiting for. */
+/* As the balancer ranks them: 0 is not READY, or taken out. A server that is busy keeps those of
+ * lower rank out: it is worth waiting for. One whose rest is over is left to a worker's choice, for
+ * only one request at a time is to try it. */
 static unsigned
-rank_of(const struct board_server *server, int64_t now_ms)
+rank_of(const struct board_server *server, bool is_probed, int64_t now_ms)
 {
     if (atomic_load_explicit(&server->state, memory_order_seq_cst) != BOARD_READY) {
         return 0;
     }
-    if (atomic_load_explicit(&server->down_until_ms, memory_order_relaxed) > now_ms) {
+    switch (health_standing(server, is_probed, now_ms)) {
+    case HEALTH_OUT:
+        return 0;
+    case HEALTH_RESTING:
+    case HEALTH_TRIAL:
         return 1;
+    case HEALTH_UP:
+        break;
     }
     return atomic_load_explicit(&server->is_backup, memory_order_relaxed) != 0 ? 2 : 3;
 }
@@ -380,7 +388,7 @@ is_free(const struct board_server *server, int64_t now_ms)
 /* The least busy of those of the highest rank that are free and wanted. */
 static uint32_t
 best_of(const struct scoreboard *board, struct board_queue *queue, const uint32_t *records,
-        uint32_t count, int64_t now_ms)
+        uint32_t count, bool is_probed, int64_t now_ms)
 {
     uint32_t best = SLOT_QUEUE_ANY;
     unsigned highest = 1;
@@ -388,7 +396,7 @@ best_of(const struct scoreboard *board, struct board_queue *queue, const uint32_
 
     for (uint32_t i = 0; i < count; i++) {
         const struct board_server *server = &board->servers[records[i]];
-        unsigned rank = rank_of(server, now_ms);
+        unsigned rank = rank_of(server, is_probed, now_ms);
         uint32_t load = atomic_load_explicit(&server->in_flight, memory_order_relaxed);
         if (rank > highest) {
             highest = rank;
@@ -405,11 +413,11 @@ best_of(const struct scoreboard *board, struct board_queue *queue, const uint32_
 
 void
 slot_queue_serve(struct scoreboard *board, struct board_queue *queue, const uint32_t *records,
-                 uint32_t count, int64_t now_ms, void (*wake)(void *context, uint32_t cell),
-                 void *context)
+                 uint32_t count, bool is_probed, int64_t now_ms,
+                 void (*wake)(void *context, uint32_t cell), void *context)
 {
     while (slot_queue_wants(queue, SLOT_QUEUE_ANY)) {
-        uint32_t record = best_of(board, queue, records, count, now_ms);
+        uint32_t record = best_of(board, queue, records, count, is_probed, now_ms);
         uint32_t cell;
         if (record == SLOT_QUEUE_ANY) {
             return;

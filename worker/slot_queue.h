@@ -59,7 +59,8 @@ void slot_queue_retire_cell(struct board_queue *queue, uint32_t cell,
 void slot_queue_wake_all(const struct board_queue *queue,
                          void (*wake)(void *context, uint32_t cell), void *context);
 /* Claims what is free at those of records that are READY and hands it to who waits: after a death,
- * a boot, new settings. wake is called for each cell that was handed something. */
+ * a boot, new settings, a server that the operator brought back. is_probed: the backend has a
+ * health_path. wake is called for each cell that was handed something. */
 void slot_queue_serve(struct scoreboard *board, struct board_queue *queue, const uint32_t *records,
-                      uint32_t count, int64_t now_ms, void (*wake)(void *context, uint32_t cell),
-                      void *context);
+                      uint32_t count, bool is_probed, int64_t now_ms,
+                      void (*wake)(void *context, uint32_t cell), void *context);

@@ -107,6 +107,7 @@ drain(struct worker *worker, int64_t timeout_ms)
     /* What is queued was promised to be served; only then nobody new comes. */
     acceptor_revoke_all(worker);
     worker->draining = true;
+    health_probes_stop(worker);
     LIST_FOR_EACH_SAFE (node, &worker->conns) {
         conn_drain(container_of(node, struct conn, node));
     }
@@ -238,6 +239,7 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
     worker->tail_second = -1; /* server_header may have changed */
     log_set_level(live->config->log.level);
     set_max_requests(worker, &live->config->master);
+    health_probes_settings(worker);
     access_log_set_format(&worker->access_log, access_format_new(live->config->log.access_format));
     atomic_store_explicit(&worker->me->settings_serial, serial, memory_order_relaxed);
     (void)tell(worker, CHANNEL_SETTINGS_APPLIED, serial, "");
@@ -422,6 +424,7 @@ worker_new(const struct heritage *heritage)
     client_counts_init(&worker->client_counts, worker->random);
     acceptor_init(worker);
     upstream_init(worker);
+    health_probes_init(worker);
     deadline_init(&worker->drain_deadline, on_drain_deadline);
     int error = proxy_queue_new(worker);
     if (error != 0) {
@@ -443,6 +446,7 @@ worker_free(struct worker *worker)
     LIST_FOR_EACH_SAFE (node, &worker->conns) {
         conn_close(container_of(node, struct conn, node), CLOSE_STOPPED);
     }
+    health_probes_stop(worker);
     proxy_queue_free(worker);
     upstream_release(worker);
     worker->spare_conn_count = WORKER_SPARES_MAX; /* conn_free() keeps no more spares */

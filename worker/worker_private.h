@@ -18,6 +18,7 @@
 #include "worker/http/date.h"
 #include "worker/http/request.h"
 #include "worker/http/response.h"
+#include "worker/proxy/health_probe.h"
 #include "worker/scoreboard.h"
 #include "worker/stream.h"
 
@@ -72,6 +73,8 @@ struct worker {
 
     struct upstream *upstreams[BOARD_SERVERS_MAX]; /* by record; made on first use */
     struct waiting_room *waiting_room;             /* owned; requests that wait for a slot */
+
+    struct health_probes health_probes;
 
     struct access_log access_log;
 

@@ -174,10 +174,13 @@ def test_error_log_to_a_file_and_usr1():
         wait_until(lambda: os.path.exists(narwhal.path("error.log")), "the new file")
         with open(narwhal.path("error.log.1"), encoding="utf-8") as file:
             port = int(re.search(r"listening address=127\.0\.0\.1:(\d+)", file.read())[1])
-        # Workers write to the new one too.
-        client.exchange(("127.0.0.1", port), b"bad\r\n\r\n")
-        wait_until(lambda: "worker" in open(narwhal.path("error.log"), encoding="utf-8").read(),
-                   "a worker's line in the new file")
+
+        def worker_writes():
+            client.exchange(("127.0.0.1", port), b"bad\r\n\r\n")
+            with open(narwhal.path("error.log"), encoding="utf-8") as file:
+                return "worker" in file.read()
+        # Workers write to the new one too, as soon as each of them has got it from the master.
+        wait_until(worker_writes, "a worker's line in the new file")
 
 
 def test_error_log_says_who_asked_for_what_and_why():

@@ -14,6 +14,7 @@
 
 #include "config/base/check.h"
 #include "config/base/hash.h"
+#include "worker/proxy/health.h"
 
 /* Draws of random2 until it looks at all servers. */
 #define DRAWS_MAX 16
@@ -64,7 +65,7 @@ note_again(struct balance_state *state, int64_t when_ms)
     }
 }
 
-/* RANK_NONE: not READY. *ret_is_free: it may be given a request now. */
+/* RANK_NONE: not READY, or taken out. *ret_is_free: it may be given a request now. */
 static enum rank
 look_at(struct balance_state *state, const struct balance_input *input, uint32_t index,
         struct candidate *ret_candidate, bool *ret_is_free)
@@ -76,21 +77,26 @@ look_at(struct balance_state *state, const struct balance_input *input, uint32_t
         atomic_load_explicit(&server->state, memory_order_seq_cst) != BOARD_READY) {
         return RANK_NONE;
     }
+    enum health_standing standing = health_standing(server, input->is_probed, input->now_ms);
+    if (standing == HEALTH_OUT) {
+        return RANK_NONE;
+    }
     int64_t down_until_ms = atomic_load_explicit(&server->down_until_ms, memory_order_relaxed);
     int64_t full_until_ms = atomic_load_explicit(&server->full_until_ms, memory_order_relaxed);
     uint32_t slots = atomic_load_explicit(&server->slots, memory_order_relaxed);
-    uint32_t weight = atomic_load_explicit(&server->weight, memory_order_relaxed);
     *ret_candidate = (struct candidate){
         .index = index,
         .in_flight = atomic_load_explicit(&server->in_flight, memory_order_seq_cst),
-        .weight = weight > 0 ? weight : 1,
+        .weight = health_weight(server, input->slow_start_ms, input->now_ms),
         .identity = atomic_load_explicit(&server->identity, memory_order_relaxed)};
     if (atomic_load_explicit(&server->is_backup, memory_order_relaxed) != 0) {
         rank = RANK_BACKUP;
     }
+    if (standing == HEALTH_RESTING) {
+        rank = RANK_RESTING;
+    }
     if (down_until_ms > input->now_ms) {
         note_again(state, down_until_ms);
-        rank = RANK_RESTING;
     }
     *ret_is_free = slots == 0 || ret_candidate->in_flight < slots;
     if (full_until_ms > input->now_ms) {
@@ -309,7 +315,7 @@ static bool
 draw_server(struct balance_state *state, const struct balance_input *input,
             struct candidate *ret_candidate)
 {
-    uint32_t weight_max = input->weight_max > 0 ? input->weight_max : 1;
+    uint32_t weight_max = health_weight_max(input->weight_max, input->slow_start_ms);
 
     for (int i = 0; i < DRAWS_MAX; i++) {
         uint64_t random = draw(state);

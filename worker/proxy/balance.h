@@ -30,11 +30,14 @@ struct balance_input {
     const uint32_t *records; /* candidates, indexes of board->servers */
     uint32_t count;
     const uint64_t *tried; /* bit i: records[i] is left out; (count + 63) / 64 words */
-    bool is_uniform;       /* all weights are known to be equal: a choice may stop early */
-    uint32_t weight_max;   /* BALANCE_RANDOM2; 0 is 1 */
-    uint64_t hash;         /* BALANCE_HASH: of the key */
-    uint32_t hash_bound;   /* BALANCE_HASH: percent of the average load; 0: no bound */
+    bool is_uniform;     /* all weights are known to be equal, and slow_start_ms is 0: a choice may
+                          * stop early */
+    uint32_t weight_max; /* BALANCE_RANDOM2; 0 is 1 */
+    uint64_t hash;       /* BALANCE_HASH: of the key */
+    uint32_t hash_bound; /* BALANCE_HASH: percent of the average load; 0: no bound */
     int64_t now_ms;
+    int64_t slow_start_ms; /* of the backend's settings */
+    bool is_probed;        /* the backend has a health_path */
 };
 
 /* BALANCE_HASH: a server with fewer requests than this is never too busy for its keys. */
@@ -46,9 +49,10 @@ enum balance_result {
     BALANCE_NONE,     /* none is READY, or all were tried */
 };
 
-/* READY servers that are not resting after failures (down_until_ms) come first, then backup servers
- * that are not; when all are resting, they are used all the same, for a guess is better than a
- * refusal. One that is busy keeps those of lower rank out: it is worth waiting for.
+/* READY servers that are not resting (health.h) come first, then backup servers that are not; when
+ * all are resting, they are used all the same, for a guess is better than a refusal. One that is
+ * busy keeps those of lower rank out: it is worth waiting for. One that the operator took out is
+ * never chosen.
  *
  * least_busy: lowest (in_flight / weight), an idle one always wins, equals take turns by weight.
  * round_robin: smooth weighted.

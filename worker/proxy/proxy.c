@@ -145,6 +145,7 @@ backend_start(struct exchange *exchange)
     proxy->exchange = exchange;
     proxy->worker = exchange->conn->worker;
     proxy->backend = exchange->route->backend;
+    retry_budget_earn(&proxy->backend->retry_budget, proxy_settings(proxy)->retry_budget);
     proxy_init_waiting(proxy);
     exchange->state = proxy;
     if (proxy_should_collect(proxy)) {

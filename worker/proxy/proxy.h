@@ -46,10 +46,11 @@ struct proxy {
     enum proxy_state state;
     uint32_t record; /* of the server, while claimed */
     bool claimed;
-    bool server_eof; /* TUNNEL */
-    bool client_eof; /* TUNNEL */
-    bool slim;       /* TUNNEL: what follows is no longer there */
-    bool leaving;    /* TUNNEL: its route or server is gone from the settings */
+    bool server_eof;   /* TUNNEL */
+    bool client_eof;   /* TUNNEL */
+    bool slim;         /* TUNNEL: what follows is no longer there */
+    bool leaving;      /* TUNNEL: its route or server is gone from the settings */
+    bool awaits_proof; /* HEAD: the connection ended; soon the kernel may know what was read */
 
     /* All below is of no use to a tunnel, which may last for days, and its memory is given back:
      * slim() of proxy.c. */
@@ -73,6 +74,8 @@ struct proxy {
     bool reused;
     bool body_consumed; /* body bytes went to a server: they cannot be sent again */
     uint64_t sent_mark; /* conn->stream.sent_bytes when this attempt began */
+    bool may_return;    /* to last_record, when no other server is left: RETRY_ANY */
+    uint32_t last_record;
 
     /* response */
     uint64_t seen;                  /* bytes of it */
@@ -99,5 +102,7 @@ void proxy_on_upstream_timeout(struct proxy *proxy);
 /* Makes the worker's waiting room, and the socket by which others wake it. 0 or a negative errno.
  */
 int proxy_queue_new(struct worker *worker);
+/* A server of backend went down or came up: who waits may have it, or one that ranked lower. */
+void proxy_server_changed(struct worker *worker, struct backend *backend);
 /* Nobody waits any more. */
 void proxy_queue_free(struct worker *worker);

@@ -15,6 +15,7 @@
 #include "config/base/log.h"
 #include "worker/conn.h"
 #include "worker/proxy/balance.h"
+#include "worker/proxy/health.h"
 #include "worker/proxy/upstream.h"
 #include "worker/worker_private.h"
 
@@ -120,15 +121,18 @@ proxy_balance_input(struct worker *worker, const struct backend *backend, const 
         .records = settings->records,
         .count = settings->record_count,
         .tried = tried,
-        .is_uniform = backend->is_uniform,
+        .is_uniform = backend->is_uniform && settings->slow_start_ms == 0,
         .weight_max = weight_max_of(worker->board, backend),
         .hash_bound = (uint32_t)settings->hash_bound,
         .now_ms = worker->now_ms,
+        .slow_start_ms = settings->slow_start_ms,
+        .is_probed = settings->health_path != NULL,
     };
 }
 
 /* Chooses and claims. Between looking and claiming another worker may take the last slot: then
- * that server counts as tried for this round and the choice is made again. */
+ * that server counts as tried for this round and the choice is made again. If this was to be its
+ * trial, the requests that fill it are. */
 static enum balance_result
 choose_and_claim(struct proxy *proxy)
 {
@@ -150,11 +154,15 @@ choose_and_claim(struct proxy *proxy)
         if (result != BALANCE_CHOSEN) {
             return lost_race ? BALANCE_ALL_BUSY : result;
         }
+        uint32_t record = settings->records[index];
+        struct board_server *server = &worker->board->servers[record];
+        if (!health_admit(server, settings, worker->now_ms)) {
+            continue; /* another request is its trial */
+        }
         tried[index / 64] |= UINT64_C(1) << (index % 64);
-        proxy->record = settings->records[index];
-        uint32_t slots = atomic_load_explicit(&worker->board->servers[proxy->record].slots,
-                                              memory_order_relaxed);
-        if (board_claim(worker->board, worker->heritage->cell, proxy->record, slots)) {
+        uint32_t slots = atomic_load_explicit(&server->slots, memory_order_relaxed);
+        if (board_claim(worker->board, worker->heritage->cell, record, slots)) {
+            proxy->record = record;
             proxy->claimed = true;
             proxy->tried[index / 64] |= UINT64_C(1) << (index % 64);
             return BALANCE_CHOSEN;
@@ -175,7 +183,9 @@ start_attempt(struct proxy *proxy, struct upstream_conn *conn, bool reused)
     }
     proxy->seen = 0;
     proxy->spoke_first = false;
+    proxy->awaits_proof = false;
     proxy->conn = conn;
+    proxy->sent_mark = conn != NULL ? conn->stream.sent_bytes : 0;
     proxy->reused = reused;
     proxy->exchange->server = proxy_server_text(proxy);
 }
@@ -193,7 +203,8 @@ use_server(struct proxy *proxy)
 
     /* A second attempt gets a new connection: another kept one may be as stale as the first. */
     if (proxy->attempts == 0) {
-        conn = upstream_acquire(worker, proxy->record, proxy);
+        conn = upstream_acquire(worker, proxy->record, proxy_settings(proxy),
+                                method_is_idempotent(proxy->exchange->head->method), proxy);
     }
     bool reused = conn != NULL;
     int error = reused ? 0 : upstream_connect(worker, proxy->record, proxy, &conn);
@@ -237,6 +248,43 @@ is_any_starting(const struct proxy *proxy)
     return false;
 }
 
+static bool
+is_tried(const struct proxy *proxy, uint32_t record)
+{
+    const struct backend_settings *settings = proxy_settings(proxy);
+
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        if (settings->records[i] == record) {
+            return (proxy->tried[i / 64] >> (i % 64) & 1) != 0;
+        }
+    }
+    return false;
+}
+
+void
+proxy_forget_tried(struct proxy *proxy, uint32_t record)
+{
+    const struct backend_settings *settings = proxy_settings(proxy);
+
+    for (uint32_t i = 0; i < settings->record_count; i++) {
+        if (settings->records[i] == record) {
+            proxy->tried[i / 64] &= ~(UINT64_C(1) << (i % 64));
+        }
+    }
+}
+
+/* RETRY_ANY, and no other server can have it now: the one that it was at may, once. */
+static bool
+return_to_last(struct proxy *proxy)
+{
+    if (!proxy->may_return) {
+        return false;
+    }
+    proxy->may_return = false;
+    proxy_forget_tried(proxy, proxy->last_record);
+    return true;
+}
+
 void
 proxy_try(struct proxy *proxy)
 {
@@ -251,9 +299,15 @@ proxy_try(struct proxy *proxy)
             met_busy = true; /* and the next one, if there is one */
             continue;
         case BALANCE_ALL_BUSY:
-            proxy_enter_queue(proxy, proxy->attempts > 0);
+            if (return_to_last(proxy)) {
+                continue; /* it may be idle while all others are busy */
+            }
+            proxy_enter_queue(proxy, proxy->attempts > 0 && is_tried(proxy, proxy->last_record));
             return;
         case BALANCE_NONE:
+            if (return_to_last(proxy)) {
+                continue;
+            }
             if (met_busy || is_any_starting(proxy)) {
                 /* Full accept queues and boots pass; the deadline of the queue decides. */
                 memset(proxy->tried, 0, sizeof(proxy->tried));

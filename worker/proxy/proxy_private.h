@@ -50,6 +50,8 @@ const char *proxy_server_text(const struct proxy *proxy);
 /* ---- proxy_choose.c ------------------------------------------------------------------------- */
 /* From CHOOSE, the first time: behind those who wait already, if there are any. */
 void proxy_admit(struct proxy *proxy);
+/* The server of that record may be chosen again. */
+void proxy_forget_tried(struct proxy *proxy, uint32_t record);
 /* From CHOOSE or QUEUE: the next attempt begins, or the request waits for a slot, or it fails. */
 void proxy_try(struct proxy *proxy);
 /* QUEUE: it has left the queue with a claim on the server of proxy->record. */
@@ -87,8 +89,10 @@ void proxy_attempt_failed(struct proxy *proxy, enum upstream_failure failure, co
                           const char *setting);
 /* The response cannot be completed any more: the client must see it break. */
 void proxy_server_broke(struct proxy *proxy, const char *reason);
-/* The server answered: it is not to blame any more for what was before. */
-void proxy_note_success(struct proxy *proxy);
+/* The server answered with that status: its health. */
+void proxy_note_answer(struct proxy *proxy, int status);
+/* HEAD, while awaits_proof: the kernel had its time. */
+void proxy_proof_timeout(struct proxy *proxy);
 
 /* ---- proxy_request.c ------------------------------------------------------------------------ */
 /* Whether the request has a body that is collected before a server is chosen. */

@@ -23,6 +23,7 @@
 #include "worker/conn.h"
 #include "worker/deadline.h"
 #include "worker/proxy/balance.h"
+#include "worker/proxy/health.h"
 #include "worker/slot_queue.h"
 #include "worker/wake.h"
 #include "worker/worker_private.h"
@@ -128,6 +129,9 @@ dispatch(struct worker *worker, struct backend *backend)
             atomic_load_explicit(&worker->board->servers[record].slots, memory_order_relaxed);
         if (!slot_queue_wants(queue, record)) {
             left_out[index / 64] |= UINT64_C(1) << (index % 64); /* all that wait exclude it */
+        } else if (!health_admit(&worker->board->servers[record], backend->settings,
+                                 worker->now_ms)) {
+            continue; /* another request is its trial */
         } else if (board_claim(worker->board, cell, record, slots)) {
             uint32_t whom;
             if (slot_queue_hand_over(worker->board, queue, cell, record, &whom)) {
@@ -149,7 +153,8 @@ may_hand_over(const struct worker *worker, const struct backend *backend, uint32
 
     if (atomic_load_explicit(&server->state, memory_order_acquire) != BOARD_READY ||
         atomic_load_explicit(&server->is_backup, memory_order_relaxed) != 0 ||
-        atomic_load_explicit(&server->down_until_ms, memory_order_relaxed) > worker->now_ms ||
+        health_standing(server, backend->settings->health_path != NULL, worker->now_ms) !=
+            HEALTH_UP ||
         atomic_load_explicit(&server->full_until_ms, memory_order_relaxed) > worker->now_ms ||
         (slots > 0 && atomic_load_explicit(&server->in_flight, memory_order_relaxed) > slots)) {
         return false;
@@ -160,6 +165,15 @@ may_hand_over(const struct worker *worker, const struct backend *backend, uint32
         }
     }
     return false;
+}
+
+void
+proxy_server_changed(struct worker *worker, struct backend *backend)
+{
+    /* Who shows that a server has changed looks at the queue after that, as who frees a slot does.
+     */
+    atomic_thread_fence(memory_order_seq_cst);
+    dispatch(worker, current_backend(worker, backend));
 }
 
 static void
@@ -293,7 +307,7 @@ proxy_enter_queue(struct proxy *proxy, bool excludes)
         return;
     }
     if (slot_queue_enter(queue_of(proxy), cell_of(worker), (uint32_t)settings->queue,
-                         excludes ? proxy->record : SLOT_QUEUE_ANY, &proxy->ticket) != 0) {
+                         excludes ? proxy->last_record : SLOT_QUEUE_ANY, &proxy->ticket) != 0) {
         proxy_fail(proxy, 503, "all slots are taken and the queue is full", "queue");
         return;
     }

@@ -132,6 +132,9 @@ proxy_collect_end(struct proxy *proxy)
 void
 proxy_expect_response(struct proxy *proxy)
 {
+    if (proxy->awaits_proof) {
+        return;
+    }
     if (!proxy->exchange->request_done && stream_is_drained(&proxy->conn->stream)) {
         deadline_clear(&proxy->conn->deadline);
         return;
@@ -248,7 +251,10 @@ proxy_begin_request(struct proxy *proxy)
 bool
 proxy_may_send_body(const struct proxy *proxy)
 {
-    return stream_is_drained(&proxy->conn->stream);
+    const struct stream *stream = &proxy->conn->stream;
+
+    /* What is handed to a connection that is broken could not be sent again. */
+    return !proxy->awaits_proof && stream->error == 0 && stream_is_drained(stream);
 }
 
 void

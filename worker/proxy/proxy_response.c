@@ -45,6 +45,9 @@ proxy_may_read_response(const struct proxy *proxy)
     size_t queued = proxy->exchange->conn->stream.queued_bytes;
     size_t limit = response_room(proxy);
 
+    if (proxy->awaits_proof) {
+        return false;
+    }
     /* Once it was full reading goes on when half of it is empty: not at each piece that the client
      * takes, which would cost a change of what is watched each time. */
     bool is_reading = ev_is_active(io) && (io->events & EV_READ) != 0;
@@ -304,7 +307,8 @@ proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length)
         proxy_attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade", NULL);
         return;
     }
-    proxy_note_success(proxy);
+    proxy_note_answer(proxy, head->status);
+    upstream_note_keep_alive(proxy->conn, head->keep_alive_ms);
     proxy_forget_body(proxy); /* what was answered is never sent again */
     forward_head(proxy, head, bytes);
     size_t head_length = head->length;
@@ -350,6 +354,10 @@ proxy_body_cut(struct proxy *proxy, const char *how)
 void
 proxy_head_timeout(struct proxy *proxy)
 {
+    if (proxy->awaits_proof) {
+        proxy_proof_timeout(proxy);
+        return;
+    }
     proxy_attempt_failed(proxy, FAILURE_TIMEOUT, "no response from the server in time",
                          "response_timeout");
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Whether a request that a server did not answer may be sent again. One pure function, so that the
- * rule can be read and tested in one place. Never repeats what may have been executed.
+ * rule can be read and tested in one place. Never repeats what may have been executed. Beside it
+ * the budget that keeps what is repeated below a part of the traffic.
  */
 #pragma once
 
@@ -26,12 +27,27 @@ struct retry_facts {
     bool body_consumed;  /* body bytes that cannot be sent again were handed on */
     uint32_t attempts;   /* so far, this one included */
     uint32_t attempts_max;
+    bool unread;        /* proved that the server read nothing of it: unread_proof.h */
+    bool out_of_budget; /* see retry_budget below */
 };
 
 enum retry_decision {
     RETRY_NO = 0,
-    RETRY_SAME, /* a new connection, any server */
-    RETRY_OTHER /* another server, this one not again */
+    RETRY_SAME,  /* a new connection, any server */
+    RETRY_ANY,   /* another server; this one again only if there is no other */
+    RETRY_OTHER, /* another server, this one not again */
 };
 
 enum retry_decision retry_decide(const struct retry_facts *facts);
+/* Whether the repetition that was decided could be the second execution of the request. */
+bool retry_costs_budget(const struct retry_facts *facts);
+
+/* Of a worker and backend. In hundredths of a request. */
+struct retry_budget {
+    int64_t left;
+};
+void retry_budget_init(struct retry_budget *budget);
+/* One request began. percent: retry_budget of the settings. */
+void retry_budget_earn(struct retry_budget *budget, int64_t percent);
+bool retry_budget_is_empty(const struct retry_budget *budget, int64_t percent);
+void retry_budget_spend(struct retry_budget *budget);

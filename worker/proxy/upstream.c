@@ -22,6 +22,7 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
+#include "worker/proxy/idle_age.h"
 #include "worker/proxy/proxy.h"
 #include "worker/worker_private.h"
 
@@ -85,7 +86,7 @@ end_connection(struct upstream_conn *conn)
     struct worker *worker = conn->worker;
 
     if (conn->state == UPSTREAM_IDLE) {
-        conn->upstream->idle_count--;
+        board_idle_unclaim(worker->board, worker->heritage->cell, conn->upstream->record);
     }
     list_remove(&conn->node);
     conn->state = UPSTREAM_CLOSED;
@@ -123,8 +124,96 @@ upstream_release(struct worker *worker)
     upstream_empty_graveyard(worker);
 }
 
+/* ---- ages -------------------------------------------------------------------------------------
+ */
+
+static _Atomic int64_t *
+closes_after_of(const struct upstream_conn *conn)
+{
+    return &conn->worker->board->servers[conn->upstream->record].closes_after_us;
+}
+
+/* Does not write what is not new: the line is shared by all workers. */
+static void
+learn(const struct upstream_conn *conn, int64_t before_us, int64_t after_us)
+{
+    if (after_us != before_us && conn->life == life_of(conn->worker, conn->upstream->record)) {
+        atomic_store_explicit(closes_after_of(conn), after_us, memory_order_relaxed);
+    }
+}
+
+static void
+learn_close(const struct upstream_conn *conn, int64_t age_us)
+{
+    int64_t before_us = atomic_load_explicit(closes_after_of(conn), memory_order_relaxed);
+
+    learn(conn, before_us, idle_age_closed(before_us, age_us));
+}
+
+static void
+note_survival(struct upstream *upstream, int64_t age_us)
+{
+    if (age_us > upstream->survived_us) {
+        upstream->survived_us = age_us;
+    }
+}
+
+static int64_t
+age_of(const struct upstream_conn *conn)
+{
+    return conn->worker->turn_us - conn->idle_since_us;
+}
+
+void
+upstream_note_stale(const struct upstream_conn *conn)
+{
+    if (conn->reused_age_us > 0) {
+        learn_close(conn, conn->reused_age_us);
+    }
+}
+
+void
+upstream_note_keep_alive(const struct upstream_conn *conn, int64_t keep_alive_ms)
+{
+    if (keep_alive_ms >= 0) {
+        int64_t before_us = atomic_load_explicit(closes_after_of(conn), memory_order_relaxed);
+        learn(conn, before_us, idle_age_told(before_us, keep_alive_ms * 1000));
+    }
+}
+
+/* Asks the kernel: the loop may not have come to the event yet. */
+static bool
+is_still_open(const struct upstream_conn *conn)
+{
+    char byte;
+
+    return recv(conn->stream.io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 &&
+           (errno == EAGAIN || errno == EINTR);
+}
+
+/* Nothing was learned yet, and another idle connection is older: how long has that one lived?
+ * Whether there is news in facts. */
+static bool
+look_at_oldest(struct upstream *upstream, struct idle_facts *facts)
+{
+    const struct upstream_conn *oldest =
+        container_of(upstream->idle.prev, struct upstream_conn, node);
+
+    if (facts->closes_after_us != 0 || age_of(oldest) <= upstream->survived_us ||
+        !is_still_open(oldest)) {
+        return false;
+    }
+    note_survival(upstream, age_of(oldest));
+    facts->survived_us = upstream->survived_us;
+    return true;
+}
+
+/* ---- taking and giving back -------------------------------------------------------------------
+ */
+
 struct upstream_conn *
-upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy)
+upstream_acquire(struct worker *worker, uint32_t record, const struct backend_settings *settings,
+                 bool is_idempotent, struct proxy *proxy)
 {
     struct upstream *upstream = upstream_of(worker, record);
     const struct preface_owner owner = preface_owner_of(proxy);
@@ -133,6 +222,7 @@ upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy)
         struct upstream_conn *conn = container_of(node, struct upstream_conn, node);
         if (conn->life != life_of(worker, record)) {
             end_connection(conn); /* another process answers at this record now */
+            upstream->survived_us = 0;
             continue;
         }
         if (!preface_owner_equal(conn->owner, &owner)) {
@@ -144,14 +234,37 @@ upstream_acquire(struct worker *worker, uint32_t record, struct proxy *proxy)
             end_connection(conn);
             continue;
         }
+        struct idle_facts facts = {
+            .age_us = age_of(conn),
+            .keep_us = settings->idle_timeout_ms * 1000,
+            .closes_after_us = atomic_load_explicit(closes_after_of(conn), memory_order_relaxed),
+            .survived_us = upstream->survived_us,
+        };
+        if (!idle_age_allows(&facts, is_idempotent) &&
+            !(look_at_oldest(upstream, &facts) && idle_age_allows(&facts, is_idempotent))) {
+            return NULL; /* the others are older */
+        }
         list_remove(&conn->node);
-        upstream->idle_count--;
+        board_idle_unclaim(worker->board, worker->heritage->cell, record);
         conn->state = UPSTREAM_ACTIVE;
         conn->proxy = proxy;
+        conn->reused_age_us = facts.age_us > 0 ? facts.age_us : 1;
         board_count(&worker->me->counters.upstream_reused, 1);
         return conn;
     }
     return NULL;
+}
+
+/* With slots a server handles so many requests at a time, and most that do keep a thread busy with
+ * each connection. */
+static uint32_t
+idle_max(const struct worker *worker, uint32_t record, const struct backend_settings *settings)
+{
+    uint32_t slots =
+        atomic_load_explicit(&worker->board->servers[record].slots, memory_order_relaxed);
+    uint32_t most = (uint32_t)settings->idle_connections;
+
+    return slots > 0 && slots < most ? slots : most;
 }
 
 void
@@ -162,20 +275,26 @@ upstream_release_to_pool(struct upstream_conn **owned, const struct backend_sett
 
     *owned = NULL;
     CHECK(conn->state == UPSTREAM_ACTIVE && stream_is_drained(&conn->stream));
+    struct worker *worker = conn->worker;
     conn->requests++;
-    if (settings->idle_timeout_ms == 0 || conn->worker->draining ||
-        upstream->idle_count >= (uint32_t)settings->idle_connections ||
-        conn->life != life_of(conn->worker, upstream->record)) {
+    note_survival(upstream, conn->reused_age_us);
+    int64_t keep_us =
+        idle_age_keep_us(settings->idle_timeout_ms * 1000,
+                         atomic_load_explicit(closes_after_of(conn), memory_order_relaxed));
+    if (keep_us == 0 || worker->draining || conn->life != life_of(worker, upstream->record) ||
+        !board_idle_claim(worker->board, worker->heritage->cell, upstream->record,
+                          idle_max(worker, upstream->record, settings))) {
         end_connection(conn);
         return;
     }
     conn->proxy = NULL;
     conn->state = UPSTREAM_IDLE;
+    conn->idle_since_us = worker->turn_us;
+    conn->reused_age_us = 0;
     list_push_front(&upstream->idle, &conn->node);
-    upstream->idle_count++;
-    deadline_set(&conn->deadline, conn->worker->loop, conn->worker->now_ms,
-                 settings->idle_timeout_ms);
-    stream_watch(&conn->stream, conn->worker->loop, EV_READ);
+    deadline_set(&conn->deadline, worker->loop, worker->now_ms,
+                 keep_us > 1000 ? keep_us / 1000 : 1);
+    stream_watch(&conn->stream, worker->loop, EV_READ);
 }
 
 void
@@ -198,6 +317,7 @@ on_upstream_io(struct ev_loop *loop, ev_io *io, int revents)
     (void)loop;
     switch (conn->state) {
     case UPSTREAM_IDLE:
+        learn_close(conn, age_of(conn));
         end_connection(conn);
         return;
     case UPSTREAM_CONNECTING:
@@ -206,6 +326,21 @@ on_upstream_io(struct ev_loop *loop, ev_io *io, int revents)
         return;
     case UPSTREAM_CLOSED:
         return;
+    }
+}
+
+/* It was kept for as long as it was trusted. */
+static void
+note_end_of_trust(const struct upstream_conn *conn)
+{
+    int64_t before_us = atomic_load_explicit(closes_after_of(conn), memory_order_relaxed);
+    int64_t age_us = age_of(conn);
+
+    if (is_still_open(conn)) {
+        note_survival(conn->upstream, age_us);
+        learn(conn, before_us, idle_age_outlived(before_us, age_us));
+    } else {
+        learn_close(conn, age_us);
     }
 }
 
@@ -220,6 +355,7 @@ on_upstream_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
     }
     switch (conn->state) {
     case UPSTREAM_IDLE:
+        note_end_of_trust(conn);
         end_connection(conn);
         return;
     case UPSTREAM_CONNECTING:

@@ -413,9 +413,11 @@ Test(server_registry, a_successor_gets_the_addresses_on_a_board_that_knows_nothi
     struct one_backend one;
 
     make_name(&one, 2);
-    server_registry_restore(registry, 5, "api\nname dns:api.test:80\n1", false, RECORD_USED, 0);
+    server_registry_restore(registry, 5, "api\nname dns:api.test:80\n1", false, RECORD_USED, 0,
+                            BOARD_WISH_ENABLED);
     server_registry_restore_address(registry, 5, "10.0.0.7:80", 6, false);
-    server_registry_restore(registry, 6, "api\nname dns:api.test:80\n0", false, RECORD_USED, 0);
+    server_registry_restore(registry, 6, "api\nname dns:api.test:80\n0", false, RECORD_USED, 0,
+                            BOARD_WISH_ENABLED);
     server_registry_restore_address(registry, 6, "garbage", 6, false);
     use(&one, 1);
     cr_expect_eq(one.backend.records[2], 5);
@@ -423,5 +425,63 @@ Test(server_registry, a_successor_gets_the_addresses_on_a_board_that_knows_nothi
     cr_expect_eq(server_of(&one, '7')->state, BOARD_READY);
     cr_expect_eq(server_of(&one, '7')->weight, 6);
     cr_expect_eq(state_of(6), BOARD_FREE);
+    drop(&one);
+}
+
+/* ---- what the operator wants ----------------------------------------------------------------- */
+
+Test(server_registry, wish_stays_with_the_server_over_reloads)
+{
+    struct one_backend one;
+    struct one_backend other;
+
+    make(&one, "127.0.0.1:1 127.0.0.1:2");
+    use(&one, 1);
+    uint32_t record = one.backend.records[0];
+    server_registry_wish(registry, record, BOARD_WISH_DRAINED);
+    cr_expect_eq(board->servers[record].wish, BOARD_WISH_DRAINED);
+    make(&other, "127.0.0.1:3 127.0.0.1:1");
+    use(&other, 2);
+    cr_expect_eq(other.backend.records[1], record);
+    cr_expect_eq(board->servers[record].wish, BOARD_WISH_DRAINED);
+    cr_expect_eq(board->servers[other.backend.records[0]].wish, BOARD_WISH_ENABLED);
+    drop(&one);
+    drop(&other);
+}
+
+/* A program with another layout of the board begins with an empty one. */
+Test(server_registry, wish_is_shown_on_a_new_board)
+{
+    struct one_backend one;
+
+    server_registry_restore(registry, 5, "api\nserver 127.0.0.1:1\n0", false, RECORD_USED, 0,
+                            BOARD_WISH_DISABLED);
+    make(&one, "127.0.0.1:1 127.0.0.1:2");
+    use(&one, 2);
+    cr_expect_eq(one.backend.records[0], 5);
+    cr_expect_eq(board->servers[5].wish, BOARD_WISH_DISABLED);
+    cr_expect_eq(board->servers[one.backend.records[1]].wish, BOARD_WISH_ENABLED);
+    drop(&one);
+}
+
+Test(server_registry, enabled_server_begins_anew)
+{
+    struct one_backend one;
+
+    make(&one, "127.0.0.1:1");
+    use(&one, 1);
+    struct board_server *server = &board->servers[one.backend.records[0]];
+    server_registry_wish(registry, one.backend.records[0], BOARD_WISH_DISABLED);
+    server->health.failures = 9;
+    server->down_until_ms = INT64_MAX;
+    server->finding = BOARD_FOUND_DOWN;
+    server_registry_wish(registry, one.backend.records[0], BOARD_WISH_ENABLED);
+    cr_expect_eq(server->health.failures, 0);
+    cr_expect_eq(server->down_until_ms, 0);
+    cr_expect_eq(server->finding, BOARD_FOUND_UNKNOWN);
+    cr_expect_gt(server->health.up_since_ms, 0, "slow_start");
+    server->health.failures = 2;
+    server_registry_wish(registry, one.backend.records[0], BOARD_WISH_ENABLED);
+    cr_expect_eq(server->health.failures, 2, "it was enabled already");
     drop(&one);
 }

@@ -607,6 +607,54 @@ Test(balance, backups_serve_when_nobody_else_works)
     }
 }
 
+Test(balance, health_and_the_operator_decide_with_every_method)
+{
+    for (int method = 0; method < BALANCE_COUNT; method++) {
+        input.method = (enum balance)method;
+        input.count = 0;
+        input.is_probed = true;
+        for (int i = 0; i < 3; i++) {
+            struct board_server *server = add_server(1, 0);
+            server->wish = BOARD_WISH_ENABLED;
+            server->finding = BOARD_FOUND_UNKNOWN;
+            server->is_backup = i == 2;
+        }
+        server_at(0)->finding = BOARD_FOUND_DOWN;
+        cr_expect_eq(choose(), 1);
+        server_at(1)->wish = BOARD_WISH_DRAINED;
+        cr_expect_eq(choose(), 2, "a backup is better than one that is down");
+        server_at(2)->finding = BOARD_FOUND_DOWN;
+        cr_expect_neq(choose(), 1, "all are down: both are used, never the one taken out");
+        input.is_probed = false; /* health_path is gone from the settings */
+        cr_expect_eq(choose(), 0);
+        server_at(0)->wish = BOARD_WISH_DISABLED;
+        cr_expect_eq(choose(), 2);
+        server_at(2)->wish = BOARD_WISH_DISABLED;
+        cr_expect_eq(choose_result(), BALANCE_NONE);
+    }
+}
+
+Test(balance, slow_start_lowers_the_share_with_every_weighted_method)
+{
+    static const enum balance methods[] = {BALANCE_ROUND_ROBIN, BALANCE_RANDOM2, BALANCE_HASH};
+
+    input.slow_start_ms = 1000;
+    input.weight_max = 3;
+    (void)add_server(3, 0);
+    add_server(3, 0)->health.up_since_ms = NOW_MS - 250;
+    for (size_t m = 0; m < sizeof(methods) / sizeof(methods[0]); m++) {
+        uint32_t count = 0;
+        input.method = methods[m];
+        for (uint32_t i = 0; i < 4000; i++) {
+            input.hash = hash_mix(i, 99);
+            count += choose() == 1;
+        }
+        /* A quarter of the weight: a fifth of all. Of two drawn in proportion to the weights and
+         * found equally busy, the first is taken. */
+        cr_expect(count > 650 && count < 950, "method %d: %u", (int)methods[m], count);
+    }
+}
+
 Test(balance, a_full_accept_queue_is_busy_until_it_may_have_room)
 {
     for (int method = 0; method < BALANCE_COUNT; method++) {

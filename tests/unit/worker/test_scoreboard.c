@@ -87,6 +87,8 @@ _Static_assert(offsetof(struct board_worker, turn_started_ms) % BOARD_LINE == 0,
 _Static_assert(offsetof(struct board_worker, counters) % BOARD_LINE == 0, "own lines");
 _Static_assert(offsetof(struct board_worker, claims) % BOARD_LINE == 0, "own lines");
 _Static_assert(offsetof(struct board_server, in_flight) % BOARD_LINE == 0, "own line");
+_Static_assert(offsetof(struct board_server, idle) % BOARD_LINE == 0, "own line");
+_Static_assert(offsetof(struct board_server, health) % BOARD_LINE == 0, "own line");
 _Static_assert(sizeof(struct board_worker) % BOARD_LINE == 0, "no line is shared");
 _Static_assert(sizeof(struct board_server) % BOARD_LINE == 0, "no line is shared");
 
@@ -382,4 +384,51 @@ Test(scoreboard, is_adopted_by_another_program_of_the_same_layout)
     (void)close(fd);
     cr_expect_null(scoreboard_adopt(fd), "not there");
     cr_expect_eq(errno, EBADF);
+}
+
+/* ---- idle connections ------------------------------------------------------------------------ */
+
+Test(scoreboard, idle_connections_are_bounded_over_all_cells)
+{
+    cr_assert(board_idle_claim(board, 0, 7, 2));
+    cr_assert(board_idle_claim(board, 1, 7, 2));
+    cr_assert_not(board_idle_claim(board, 1, 7, 2));
+    cr_assert_not(board_idle_claim(board, 2, 9, 0), "0 keeps none");
+    cr_assert_eq(board->servers[7].idle, 2);
+    cr_assert_eq(board->servers[7].in_flight, 0);
+    board_idle_unclaim(board, 0, 7);
+    cr_assert(board_idle_claim(board, 1, 7, 2));
+    cr_assert_eq(board->workers[1].idle[7], 2);
+}
+
+Test(scoreboard, dead_worker_keeps_no_idle_connections)
+{
+    cr_assert(board_idle_claim(board, 0, 7, 9));
+    cr_assert(board_idle_claim(board, 1, 7, 9));
+    cr_assert(board_idle_claim(board, 1, 7, 9));
+    board_retire_worker(board, 1);
+    cr_assert_eq(board->servers[7].idle, 1);
+    cr_assert_eq(board->workers[1].idle[7], 0);
+}
+
+#define IDLE_MAX 3
+
+static int
+work_with_idle(uint32_t cell)
+{
+    for (int i = 0; i < 20000; i++) {
+        if (board_idle_claim(board, cell, 7, IDLE_MAX)) {
+            if (board->servers[7].idle > IDLE_MAX) {
+                return 1;
+            }
+            board_idle_unclaim(board, cell, 7);
+        }
+    }
+    return 0;
+}
+
+Test(scoreboard, idle_connections_are_exact_across_processes)
+{
+    run_workers(work_with_idle);
+    cr_assert_eq(board->servers[7].idle, 0);
 }

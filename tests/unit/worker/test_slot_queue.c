@@ -338,7 +338,7 @@ count_wake(void *context, uint32_t cell)
 
 Test(slot_queue, the_master_serves_who_waits_as_the_balancer_would)
 {
-    static const uint32_t records[] = {0, 1, 2, 3};
+    static const uint32_t records[] = {0, 1, 2, 3, 4, 5};
     uint32_t server;
     uint64_t places[8];
 
@@ -346,26 +346,54 @@ Test(slot_queue, the_master_serves_who_waits_as_the_balancer_would)
         places[i] = enter(i, SLOT_QUEUE_ANY);
     }
     board->servers[0].state = BOARD_DRAINING;
+    board->servers[4].wish = BOARD_WISH_DRAINED;
+    board->servers[5].wish = BOARD_WISH_DISABLED;
     board->servers[1].is_backup = 1;
     board->servers[2].slots = 2;
     board->servers[3].down_until_ms = 1001;
-    slot_queue_serve(board, queue, records, 4, 1000, count_wake, NULL);
+    slot_queue_serve(board, queue, records, 6, false, 1000, count_wake, NULL);
     cr_expect(woken[0] == 1 && woken[1] == 1 && woken[2] == 0);
     cr_expect(slot_queue_is_handed(queue, places[1], &server) && server == 2);
     board->servers[2].state = BOARD_DOWN; /* now the backup works */
-    slot_queue_serve(board, queue, records, 4, 1000, count_wake, NULL);
+    slot_queue_serve(board, queue, records, 6, false, 1000, count_wake, NULL);
     cr_expect(slot_queue_is_handed(queue, places[2], &server) && server == 1);
     cr_expect_eq(woken[3], 0);
     board->servers[1].state = BOARD_DOWN; /* nothing but one that rests */
-    slot_queue_serve(board, queue, records, 4, 1000, count_wake, NULL);
+    slot_queue_serve(board, queue, records, 6, false, 1000, count_wake, NULL);
     cr_expect(slot_queue_is_handed(queue, places[3], &server) && server == 3);
     board->servers[3].slots = 0;
     board->servers[3].full_until_ms = 1001;
-    slot_queue_serve(board, queue, records, 4, 1000, count_wake, NULL);
+    slot_queue_serve(board, queue, records, 6, false, 1000, count_wake, NULL);
     cr_expect_eq(woken[4], 0, "its accept queue is full");
-    slot_queue_serve(board, queue, records, 4, 1001, count_wake, NULL);
+    slot_queue_serve(board, queue, records, 6, false, 1001, count_wake, NULL);
     cr_expect(woken[4] == 1 && woken[7] == 1);
     cr_expect_eq(board->servers[3].in_flight, 5);
+}
+
+/* The master does not try servers: one that rests, whose rest is over or that probes found down
+ * gets requests when no other is left. */
+Test(slot_queue, the_master_gives_to_servers_that_are_well)
+{
+    static const uint32_t records[] = {0, 1, 2};
+    uint32_t server;
+    uint64_t first = enter(1, SLOT_QUEUE_ANY);
+    uint64_t second = enter(2, SLOT_QUEUE_ANY);
+
+    board->servers[0].down_until_ms = 999;
+    board->servers[1].finding = BOARD_FOUND_DOWN;
+    board->servers[2].in_flight = 1;
+    slot_queue_serve(board, queue, records, 3, true, 1000, count_wake, NULL);
+    cr_expect_not(slot_queue_is_handed(queue, first, &server), "the one that is well is busy");
+    board->servers[2].wish = BOARD_WISH_DRAINED;
+    board->servers[0].slots = 0;
+    board->servers[0].full_until_ms = 1001;
+    slot_queue_serve(board, queue, records, 3, true, 1000, count_wake, NULL);
+    cr_expect(slot_queue_is_handed(queue, first, &server) && server == 1, "better than nothing");
+    cr_expect_not(slot_queue_is_handed(queue, second, &server));
+    board->servers[1].in_flight = 0; /* health_path is gone from the settings: it was never down */
+    board->servers[0].full_until_ms = 0;
+    slot_queue_serve(board, queue, records, 3, false, 1000, count_wake, NULL);
+    cr_expect(slot_queue_is_handed(queue, second, &server) && server == 1);
 }
 
 /* ---- many processes, killed at any moment --------------------------------------------------- */
@@ -546,7 +574,7 @@ hammer_retire(uint32_t cell, int *wake_fd)
     }
     board_retire_worker(board, cell);
     board_recount(board);
-    slot_queue_serve(board, queue, records, HAMMER_SERVERS, 0, hammer_wake, wake_fd);
+    slot_queue_serve(board, queue, records, HAMMER_SERVERS, false, 0, hammer_wake, wake_fd);
     slot_queue_wake_all(queue, hammer_wake, wake_fd);
 }
 
