@@ -191,6 +191,6 @@ def test_http_1_0_servers(answer, body):
     with Backend(serve) as backend, front(backend, errors=()) as narwhal, \
             client.Client(narwhal.address) as connection:
         for _ in range(3):
-            response = connection.request("POST", "/", body=b"x")
+            response = connection.request("PUT", "/", body=b"x")
             assert response.body == body and response.version == "HTTP/1.1"
         assert backend.connections == (1 if keeps else 3)
