@@ -101,6 +101,8 @@ bool proxy_should_collect(const struct proxy *proxy);
 bool proxy_may_collect(const struct proxy *proxy);
 void proxy_collect(struct proxy *proxy, struct str bytes);
 void proxy_collect_end(struct proxy *proxy);
+/* CHOOSE, QUEUE, CONNECT: the piece that was one too many to collect on was the last. */
+void proxy_note_body_end(struct proxy *proxy);
 /* CONNECT or CHOOSE -> HEAD: writes the request's head and what was collected of its body. */
 void proxy_begin_request(struct proxy *proxy);
 /* Sets the clock of HEAD: response_timeout. */

@@ -118,6 +118,12 @@ proxy_collect(struct proxy *proxy, struct str bytes)
 }
 
 void
+proxy_note_body_end(struct proxy *proxy)
+{
+    proxy->body_whole = true;
+}
+
+void
 proxy_collect_end(struct proxy *proxy)
 {
     proxy->body_whole = true;
