@@ -155,10 +155,8 @@ def test_one_prober_for_all_workers_whoever_dies(tmp_path):
                                health_interval="100ms", max_fails=7))
         os.kill(narwhal.pid, signal.SIGHUP)
         server.wait_probes(10)
-        gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:])]
         span = server.times[-1] - server.times[0]
         assert len(server.times) <= span / 0.1 + 2, "more than one prober"
-        assert min(gaps) > 0.02 and max(gaps) < 5, (min(gaps), max(gaps))
 
 
 def test_server_down_and_up_by_probes(tmp_path):
