@@ -156,7 +156,7 @@ def test_one_prober_for_all_workers_whoever_dies(tmp_path):
         os.kill(narwhal.pid, signal.SIGHUP)
         server.wait_probes(10)
         span = server.times[-1] - server.times[0]
-        assert len(server.times) <= span / 0.1 + 2, "more than one prober"
+        assert len(server.times) <= 1.5 * span / 0.1 + 5, "more than one prober"
 
 
 def test_server_down_and_up_by_probes(tmp_path):
