@@ -5,7 +5,6 @@
  */
 #include "master/cpus.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -16,17 +15,6 @@
 #include "config/base/fd.h"
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
-
-static bool
-read_text(const char *path, char *ret_text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd != -1 ? fd_read(fd, ret_text, size - 1) : -1;
-
-    fd_close(&fd);
-    ret_text[n > 0 ? n : 0] = '\0';
-    return n > 0;
-}
 
 uint32_t
 cpus_parse_cpu_max(const char *line)
@@ -62,7 +50,7 @@ cpus_cgroup_limit(const char *root, const char *cgroup)
         char path[2 * PATH_MAX];
         char text[64];
         (void)snprintf(path, sizeof(path), "%s%s/cpu.max", root, group);
-        if (read_text(path, text, sizeof(text))) {
+        if (fd_read_text(path, text, sizeof(text))) {
             uint32_t limit = cpus_parse_cpu_max(text);
             tightest = limit > 0 && (tightest == 0 || limit < tightest) ? limit : tightest;
         }
@@ -79,7 +67,7 @@ own_cgroup_limit(void)
 {
     char cgroup[2 * PATH_MAX];
 
-    return read_text("/proc/self/cgroup", cgroup, sizeof(cgroup))
+    return fd_read_text("/proc/self/cgroup", cgroup, sizeof(cgroup))
                ? cpus_cgroup_limit(CGROUP_ROOT, cgroup)
                : 0;
 }

@@ -5,7 +5,6 @@
 #include "master/free_port.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -23,16 +22,11 @@ static int
 outgoing_from(void)
 {
     char text[64];
-    int low = HIGHEST + 1;
-    int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd != -1 ? fd_read(fd, text, sizeof(text) - 1) : -1;
+    int low;
 
-    fd_close(&fd);
-    if (n > 0) {
-        text[n] = '\0';
-        if (sscanf(text, "%d", &low) != 1) {
-            low = HIGHEST + 1;
-        }
+    if (!fd_read_text("/proc/sys/net/ipv4/ip_local_port_range", text, sizeof(text)) ||
+        sscanf(text, "%d", &low) != 1) {
+        return HIGHEST + 1;
     }
     return low;
 }

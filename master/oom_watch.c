@@ -6,7 +6,6 @@
  */
 #include "master/oom_watch.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,17 +16,6 @@
 /* The kernel counts before it kills, and several deaths may be reaped one after the other. A kill
  * that no child of ours died of meanwhile was one of their children. */
 #define CLAIM_MS 2000
-
-static bool
-read_text(const char *path, char *ret_text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd != -1 ? fd_read(fd, ret_text, size - 1) : -1;
-
-    fd_close(&fd);
-    ret_text[n > 0 ? n : 0] = '\0';
-    return n > 0;
-}
 
 /* The line of text that begins with prefix, behind it; NULL: none. */
 static const char *
@@ -75,12 +63,12 @@ oom_watch_init(struct oom_watch *watch)
     char events[1024];
 
     memset(watch, 0, sizeof(*watch));
-    if (!read_text("/proc/self/cgroup", text, sizeof(text)) ||
+    if (!fd_read_text("/proc/self/cgroup", text, sizeof(text)) ||
         !oom_parse_cgroup(text, group, sizeof(group))) {
         return;
     }
     (void)snprintf(watch->path, sizeof(watch->path), CGROUP_ROOT "%s/memory.events", group);
-    if (!read_text(watch->path, events, sizeof(events))) {
+    if (!fd_read_text(watch->path, events, sizeof(events))) {
         watch->path[0] = '\0'; /* the root cgroup has none, nor has one without the controller */
         return;
     }
@@ -98,7 +86,7 @@ oom_watch_take(struct oom_watch *watch, int64_t now_ms)
     if (now_ms - watch->counted_ms > CLAIM_MS) {
         watch->unclaimed = 0;
     }
-    if (read_text(watch->path, events, sizeof(events))) {
+    if (fd_read_text(watch->path, events, sizeof(events))) {
         uint64_t count = oom_parse_events(events);
         if (count > watch->seen) {
             watch->unclaimed += count - watch->seen;

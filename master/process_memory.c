@@ -22,17 +22,6 @@ struct pid_list {
     size_t count;
 };
 
-static bool
-read_text(const char *path, char *ret_text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd != -1 ? fd_read(fd, ret_text, size - 1) : -1;
-
-    fd_close(&fd);
-    ret_text[n > 0 ? n : 0] = '\0';
-    return n > 0;
-}
-
 int64_t
 process_memory_parse_pss(const char *smaps_rollup)
 {
@@ -68,7 +57,7 @@ pss_of(pid_t pid)
     char text[4096];
 
     (void)snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-    return read_text(path, text, sizeof(text)) ? process_memory_parse_pss(text) : -1;
+    return fd_read_text(path, text, sizeof(text)) ? process_memory_parse_pss(text) : -1;
 }
 
 static bool
@@ -78,7 +67,7 @@ statm_of(pid_t pid, int64_t *ret_resident, int64_t *ret_private)
     char text[256];
 
     (void)snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-    return read_text(path, text, sizeof(text)) &&
+    return fd_read_text(path, text, sizeof(text)) &&
            process_memory_parse_statm(text, ret_resident, ret_private);
 }
 

@@ -58,6 +58,17 @@ fd_read(int fd, void *buffer, size_t size)
     return n;
 }
 
+bool
+fd_read_text(const char *path, char *ret_text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd != -1 ? fd_read(fd, ret_text, size - 1) : -1;
+
+    fd_close(&fd);
+    ret_text[n > 0 ? n : 0] = '\0';
+    return n > 0;
+}
+
 ssize_t
 fd_write(int fd, const void *bytes, size_t size)
 {

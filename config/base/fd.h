@@ -20,6 +20,10 @@ int fd_set_cloexec(int fd, bool cloexec);
 ssize_t fd_read(int fd, void *buffer, size_t size);
 ssize_t fd_write(int fd, const void *bytes, size_t size);
 
+/* The beginning of a small file of the kernel (proc(5), cgroups(7)) that one read(2) gives, with a
+ * NUL behind it. false: it cannot be opened or read, or is empty; then ret_text is "". */
+bool fd_read_text(const char *path, char *ret_text, size_t size);
+
 /* Writes everything to a descriptor that does not block for long (a file, a memfd).
  * 0 or a negative errno. */
 int fd_write_all(int fd, const void *bytes, size_t size);

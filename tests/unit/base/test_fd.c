@@ -101,3 +101,16 @@ Test(fd, write_all_writes_all_or_says_why)
     cr_assert_eq(fd_write_all(full, bytes, sizeof(bytes)), -ENOSPC);
     fd_close(&full);
 }
+
+Test(fd, read_text_gives_the_beginning_or_nothing)
+{
+    char text[8] = "garbage";
+
+    cr_assert(fd_read_text("/proc/self/stat", text, sizeof(text)));
+    cr_expect_eq(strlen(text), sizeof(text) - 1, "cut, with its NUL");
+    cr_expect(text[0] >= '1' && text[0] <= '9');
+    cr_expect_not(fd_read_text("/proc/self/no-such-file", text, sizeof(text)));
+    cr_expect_str_empty(text);
+    cr_expect_not(fd_read_text("/proc/self", text, sizeof(text)), "a folder");
+    cr_expect_not(fd_read_text("/dev/null", text, sizeof(text)), "empty");
+}
