@@ -363,11 +363,12 @@ def test_event_is_delayed_by_less_than_a_millisecond(framing):
                     event = plain.take(length)
                     assert plain.take(2) == b"\r\n"
                     return event
-                direct = median_latency(lambda event: peer.sendall(EVENT_CHUNK % event),
-                                        receive_plain)
-                added = median_latency(send, receive) - direct
-                print(f"\n{framing}: direct {direct * 1e6:.0f} us, added {added * 1e6:.0f} us")
-                # Nobody held it back for a timer of his own, the shortest of which is the kernel's
-                # for a delayed ACK, 40 ms. How little it is shows on an idle machine (pytest -s).
-                assert added < 0.030
+                def added():
+                    direct = median_latency(lambda event: peer.sendall(EVENT_CHUNK % event),
+                                            receive_plain)
+                    more = median_latency(send, receive) - direct
+                    print(f"\n{framing}: direct {direct * 1e6:.0f} us, added {more * 1e6:.0f} us")
+                    return more
+                # A busy machine may be busy for a while; a timer of ours would be there each time.
+                wait_until(lambda: added() < 0.001, "less than 1 ms on top")
             stream.close()
