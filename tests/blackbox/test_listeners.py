@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where narwhal listens: TCP v4 and v6, unix, inherited sockets; and what it says when it cannot."""
+import ctypes
+import errno
 import os
 import socket
+import stat
 
 import pytest
 
@@ -9,6 +12,7 @@ import client
 from backend import Backend
 from narwhal import Narwhal, mode_of, title_of, wait_until
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 HELLO = {"route:hello": {"path": "/", "respond": "200 hello"}}
 
 
@@ -50,6 +54,52 @@ def test_the_same_port_on_both_families():
         port = narwhal.port
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
+
+
+SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; Python has no function for it
+
+
+def accepted_from(pid, port):
+    """The connections that a process has accepted on port: sockets of ours, by pidfd_getfd(2)."""
+    found = []
+    process = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            copy = LIBC.syscall(SYS_PIDFD_GETFD, process, int(name), 0)
+            if copy == -1:
+                if ctypes.get_errno() == errno.EPERM:
+                    pytest.skip("pidfd_getfd(2) is not permitted (kernel.yama.ptrace_scope)")
+                continue  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+                os.close(copy)
+                continue
+            connection = socket.socket(fileno=copy)
+            if (connection.family == socket.AF_INET and connection.getsockname()[1] == port and
+                    not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+                found.append(connection)
+            else:
+                connection.close()
+    finally:
+        os.close(process)
+    return found
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+def test_what_is_written_is_sent_at_once(inherited):
+    """Nagle's algorithm would hold a small write until the one before it was acknowledged."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = {**HELLO, "master": {"workers": 1, **({"bind": "fd://3"} if inherited else {})}}
+        narwhal = with_inherited(listener, one) if inherited else Narwhal(one, start=False)
+        with narwhal:
+            narwhal.start()
+            port = listener.getsockname()[1] if inherited else narwhal.port
+            with client.Client(("127.0.0.1", port)) as kept:
+                kept.send(client.encode("GET", "/"))
+                assert kept.response().status == 200
+                connections = accepted_from(narwhal.workers()[0], port)
+                assert len(connections) == 1
+                with connections[0] as connection:
+                    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def unix_front(**master):
