@@ -280,20 +280,24 @@ class Killed:
         self.frozen_ms.append(1000 * (killed - frozen))
 
     def judge(self, line, what):
-        """Losses are the last kill's before them. Nothing may be lost that the killed one had
-        not taken."""
+        """Nothing may be lost that a killed process had not taken. A loss is the last kill's before
+        it, or, since a busy client may come to know of it late, the one's before that while that
+        one had more."""
         result = line.result
+        allowed = [count for _, count in self.items]
         lost = [0] * len(self.items)
         early = 0
-        for _, start, took in result["losses"]:
-            end = result["start_s"] + (start + took) / 1000
+        over = 0
+        for end in sorted(result["start_s"] + (start + took) / 1000
+                          for _, start, took in result["losses"]):
             before = [index for index, (when, _) in enumerate(self.items) if when <= end]
-            if before:
-                lost[before[-1]] += 1
-            else:
+            if not before:
                 early += 1
-        allowed = [count for _, count in self.items]
-        over = sum(max(0, a - b) for a, b in zip(lost, allowed))
+                continue
+            whose = next((index for index in before[-2:] if lost[index] < allowed[index]), None)
+            if whose is None:
+                over += 1
+            lost[before[-1] if whose is None else whose] += 1
         if self.items:
             line.notes.append(f"lost per kill {statistics.mean(lost):.2f} (most {max(lost)}), "
                               f"{what} {statistics.mean(allowed):.2f}, frozen for "

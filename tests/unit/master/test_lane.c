@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -63,6 +64,15 @@ connect_to(const struct address *address)
     return fd;
 }
 
+static int
+tcp_option(int fd, int option)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, IPPROTO_TCP, option, &value, &size) == 0 ? value : -1;
+}
+
 Test(lane, port_0_gives_all_lanes_one_real_port)
 {
     int result = 0;
@@ -79,6 +89,8 @@ Test(lane, port_0_gives_all_lanes_one_real_port)
         cr_expect_eq(address->lanes[i].home, i);
         cr_expect_neq(fcntl(address->lanes[i].fd, F_GETFD) & FD_CLOEXEC, 0);
         cr_expect_neq(fcntl(address->lanes[i].fd, F_GETFL) & O_NONBLOCK, 0);
+        cr_expect_gt(tcp_option(address->lanes[i].fd, TCP_NODELAY), 0);
+        cr_expect_gt(tcp_option(address->lanes[i].fd, TCP_DEFER_ACCEPT), 0);
     }
     cr_expect_eq(lane_set_find(&lanes, &address->wanted), address);
 }
@@ -94,6 +106,7 @@ Test(lane, connections_are_spread_over_the_lanes)
     for (size_t i = 0; i < 60; i++) {
         clients[i] = connect_to(&address->bound);
         cr_assert_gt(clients[i], 0);
+        cr_assert_eq(write(clients[i], "x", 1), 1); /* the kernel waits for it (TCP_DEFER_ACCEPT) */
     }
     for (size_t lane = 0; lane < 2; lane++) {
         int fd;
