@@ -26,7 +26,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TICKS = os.sysconf("SC_CLK_TCK")
 
 Row = collections.namedtuple("Row", "title path peers options")
-# peers besides narwhal; options of wrk. limit is canned.c with the same body.
+# peers besides narwhal; options of wrk. limit and limit1k are canned.c with the same body, limit_copy
+# and limit_copy100k are copy_proxy.c in front of the same upstream.
 ROWS = {
     "tiny": Row("tiny response", "/tiny", ["nginx", "haproxy", "limit"], []),
     "1k": Row("1 KiB file", "/files/1k", ["nginx", "h2o", "lighttpd", "limit1k"], []),
@@ -36,7 +37,9 @@ ROWS = {
                    ["-H", "Connection: close"]),
     "pipelined": Row("tiny response, pipelined 16 deep", "/tiny", ["nginx", "haproxy"],
                      ["-s", os.path.join(HERE, "pipeline.lua")]),
-    "proxied": Row("proxied tiny response", "/proxied", ["nginx", "haproxy"], []),
+    "proxied": Row("proxied tiny response", "/proxied", ["nginx", "haproxy", "limit_copy"], []),
+    "proxied100k": Row("proxied 100 KiB response", "/proxied100k",
+                       ["nginx", "haproxy", "limit_copy100k"], []),
 }
 SIZES = {"1k": 1 << 10, "100k": 100 << 10, "10m": 10 << 20}
 
@@ -139,9 +142,20 @@ class Bench:
         process = self.run(name, [program, str(body_size), address], cpu, stdout=subprocess.PIPE)
         self.wait_port(name, int(process.stdout.readline()))
 
+    def start_copy_proxy(self, name, cpu, upstream):
+        program = self.path("copy_proxy")
+        if not os.path.exists(program):
+            subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", program,
+                            os.path.join(HERE, "copy_proxy.c")], check=True)
+        process = self.run(name, [program, self.upstream(upstream).partition(":")[2]], cpu,
+                           stdout=subprocess.PIPE)
+        self.wait_port(name, int(process.stdout.readline()))
+
+    def upstream(self, name):
+        return self.urls[name].removeprefix("http://")
+
     def start_narwhal(self):
         port = free_port()
-        upstream = self.urls["upstream"].removeprefix("http://")
         self.run("narwhal", [self.binary, "-c", self.write("narwhal.ini", f"""
 [master]
 bind = 127.0.0.1:{port}
@@ -149,7 +163,9 @@ workers = 1
 [log]
 access = off
 [backend:canned]
-server = {upstream}
+server = {self.upstream("upstream")}
+[backend:canned100k]
+server = {self.upstream("upstream100k")}
 [route:tiny]
 path = =/tiny
 respond = 200 ok
@@ -157,14 +173,16 @@ respond = 200 ok
 path = /files
 static = files
 [route:proxied]
-path = /proxied
+path = =/proxied
 backend = canned
+[route:proxied100k]
+path = =/proxied100k
+backend = canned100k
 """)])
         self.wait_port("narwhal", port)
 
     def start_nginx(self):
         port = free_port()
-        upstream = self.urls["upstream"].removeprefix("http://")
         temporary = "".join(f"{kind}_temp_path {self.path('nginx-' + kind)};\n" for kind in
                             ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         self.run("nginx", ["/usr/sbin/nginx", "-e", self.path("nginx.log"), "-c",
@@ -184,23 +202,27 @@ http {{
     default_type application/octet-stream;
     {temporary}
     upstream canned {{
-        server {upstream};
+        server {self.upstream("upstream")};
         keepalive 32;
         keepalive_requests 1000000000;
     }}
+    upstream canned100k {{
+        server {self.upstream("upstream100k")};
+        keepalive 32;
+        keepalive_requests 1000000000;
+    }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $host;
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Host $http_host;
     server {{
         listen 127.0.0.1:{port} backlog=2048;
         location = /tiny {{ default_type text/plain; return 200 "ok\\n"; }}
         location /files {{ root {self.folder}; }}
-        location /proxied {{
-            proxy_pass http://canned;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-        }}
+        location = /proxied {{ proxy_pass http://canned; }}
+        location = /proxied100k {{ proxy_pass http://canned100k; }}
     }}
 }}
 """)])
@@ -240,7 +262,6 @@ server.stat-cache-engine = "simple"
 
     def start_haproxy(self):
         port = free_port()
-        upstream = self.urls["upstream"].removeprefix("http://")
         self.run("haproxy", ["haproxy", "-W", "-f", self.write("haproxy.cfg", f"""
 global
     nbthread 1
@@ -254,23 +275,32 @@ defaults
 frontend front
     bind 127.0.0.1:{port}
     http-request return status 200 content-type text/plain lf-string "ok\\n" if {{ path /tiny }}
-    use_backend canned if {{ path /proxied }}
-backend canned
-    http-reuse always
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    server canned {upstream}
+    use_backend canned if {{ path /proxied }}
+    use_backend canned100k if {{ path /proxied100k }}
+backend canned
+    http-reuse always
+    server canned {self.upstream("upstream")}
+backend canned100k
+    http-reuse always
+    server canned {self.upstream("upstream100k")}
 """)])
         self.wait_port("haproxy", port)
 
     def start(self, names):
         self.start_canned("upstream", 1)
+        self.start_canned("upstream100k", 1, SIZES["100k"])
         for name in names:
             if name == "limit":
                 self.start_canned(name, 0)
             elif name == "limit1k":
                 self.start_canned(name, 0, 1 << 10)
+            elif name == "limit_copy":
+                self.start_copy_proxy(name, 0, "upstream")
+            elif name == "limit_copy100k":
+                self.start_copy_proxy(name, 0, "upstream100k")
             else:
                 getattr(self, f"start_{name}")()
 
@@ -339,7 +369,8 @@ def print_table(results, names, raw):
                    if server != "narwhal" and not server.startswith("limit"))
         for server, (rate, cpu, busy) in medians.items():
             is_limit = server.startswith("limit")
-            print(f"| {ROWS[name].title} | {'limit (canned.c)' if is_limit else server} | "
+            source = "copy_proxy.c" if server.startswith("limit_copy") else "canned.c"
+            print(f"| {ROWS[name].title} | {f'limit ({source})' if is_limit else server} | "
                   f"{rate:.0f} | {cpu:.2f} | {100 * busy:.0f} % | "
                   f"{'' if is_limit else ratio(cpu, best)} | "
                   f"{ratio(cpu, limit[1]) if limit else ''} | "

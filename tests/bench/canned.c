@@ -26,7 +26,7 @@
 #define EVENTS_MAX 64
 #define READ_MAX 16384
 
-#define BODY_MAX 65536
+#define BODY_MAX (128 * 1024)
 
 static char answer[512 + BODY_MAX];
 static size_t answer_length;
@@ -88,11 +88,15 @@ listen_on_any_port(const char *host)
 static void
 accept_all(int epoll_fd, int listener)
 {
-    int one = 1;
+    const int one = 1;
+    const int room = 2 * BODY_MAX; /* the whole answer, whatever tcp_wmem begins with */
     int fd;
 
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        if (answer_length > READ_MAX) {
+            (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+        }
         watch(epoll_fd, fd);
     }
 }

@@ -11,7 +11,7 @@
 #
 #   ROUNDS=5          measurements of which the median is shown
 #   SECONDS_EACH=3    length of one measurement
-#   BENCH_ONLY=       rows to run, separated by blanks: tiny 1k 100k 10m connect pipelined proxied
+#   BENCH_ONLY=       rows to run, separated by blanks: tiny 1k 100k 10m connect pipelined proxied proxied100k
 #                     memory calls
 #   BENCH_BINARY=     measure this binary and build nothing
 #   BENCH_RAW=        file that gets every measurement: row, server, requests/s, µs, busy
