@@ -185,7 +185,11 @@ server_word(struct str word, struct server *server)
         return true;
     }
     digits = strchr(text, '=');
-    if (digits++ == NULL || !value_scan_number(&digits, &number) || *digits != '\0') {
+    if (digits == NULL) {
+        return false;
+    }
+    digits++;
+    if (!value_scan_number(&digits, &number) || *digits != '\0') {
         return false;
     }
     if (strncmp(text, "weight=", 7) == 0 && server->weight == 0) {
