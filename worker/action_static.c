@@ -39,7 +39,9 @@ put_body(struct exchange *exchange, struct static_answer *answer)
     if (file->content == NULL) {
         stream_put_file(stream, file->fd, answer->first, answer->send_length, release_file, file);
         answer->file = NULL; /* the stream's now */
-        stream_send(stream); /* the socket is likely to take the first slice at once */
+        stream_send(stream,
+                    exchange->conn->worker
+                        ->now_ms); /* the socket is likely to take the first slice at once */
     } else if (answer->send_length <= COPY_BODY_MAX) {
         stream_put_copy(stream, file->content + answer->first, answer->send_length);
     } else {

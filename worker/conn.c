@@ -746,7 +746,7 @@ write_client(struct conn *conn)
 {
     uint64_t sent_before = conn->stream.sent_bytes;
 
-    stream_send(&conn->stream);
+    stream_send(&conn->stream, conn->worker->now_ms);
     if (conn->stream.error == 0 && conn->stream.sent_bytes > sent_before &&
         conn->exchange != NULL && !conn->exchange->response_done) {
         exchange_drained(conn->exchange);

@@ -39,6 +39,7 @@ struct stream_segment {
             uint64_t len;
             void (*release)(void *owner);
             void *owner;
+            bool begun;
         } file;
     };
     char bytes[];
@@ -239,6 +240,33 @@ note_sent(struct stream *stream, size_t size)
     }
 }
 
+/* Bytes of a file are only as slow as the peer that takes them. Whoever keeps up gets as much room
+ * in the kernel as its connection is worth: bounded, each write to it is short and costs a turn (10
+ * MiB over loopback took 1.3 times the CPU). Whoever does not is bounded again. */
+static void
+pace_begin(struct stream *stream, int64_t now_ms)
+{
+    stream->pace_bytes = (uint32_t)stream->sent_bytes;
+    stream->pace_ms = (uint32_t)now_ms;
+}
+
+static void
+pace_note(struct stream *stream, int64_t now_ms)
+{
+    if ((uint32_t)stream->sent_bytes - stream->pace_bytes < STREAM_PACE_BYTES) {
+        return;
+    }
+    stream->keeps_up = (uint32_t)now_ms - stream->pace_ms <= STREAM_PACE_MS;
+    pace_begin(stream, now_ms);
+    if (!stream->keeps_up) {
+        bound_unsent(stream);
+    } else if (stream->unsent_bounded) {
+        int as_ever = 0; /* net.ipv4.tcp_notsent_lowat */
+        stream->unsent_bounded = false;
+        (void)setsockopt(stream->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &as_ever, sizeof(as_ever));
+    }
+}
+
 /* ---- the batch ------------------------------------------------------------------------------ */
 
 /* Makes the batch this stream's. Another stream's bytes still on it would be a forgotten flush. */
@@ -388,6 +416,7 @@ stream_put_file(struct stream *stream, int fd, uint64_t offset, uint64_t length,
     segment->file.len = length;
     segment->file.release = release;
     segment->file.owner = owner;
+    segment->file.begun = false;
     append_segment(stream, segment);
 }
 
@@ -435,12 +464,16 @@ send_memory(struct stream *stream, size_t *budget)
 }
 
 static bool
-send_file(struct stream *stream, size_t *budget)
+send_file(struct stream *stream, size_t *budget, int64_t now_ms)
 {
     struct stream_segment *s = stream->head;
 
-    if (s->file.len > STREAM_UNSENT_MAX_BYTES) {
-        bound_unsent(stream);
+    if (!s->file.begun) {
+        s->file.begun = true;
+        pace_begin(stream, now_ms);
+        if (s->file.len > STREAM_UNSENT_MAX_BYTES && !stream->keeps_up) {
+            bound_unsent(stream);
+        }
     }
     size_t part = s->file.len < *budget ? (size_t)s->file.len : *budget;
     ssize_t n = sendfile(stream->io.fd, s->file.fd, &s->file.offset, part);
@@ -458,6 +491,7 @@ send_file(struct stream *stream, size_t *budget)
         return false;
     }
     stream->sent_bytes += (uint64_t)n;
+    pace_note(stream, now_ms);
     s->file.len -= (uint64_t)n;
     *budget -= (size_t)n;
     bool all = (size_t)n == part;
@@ -468,13 +502,13 @@ send_file(struct stream *stream, size_t *budget)
 }
 
 void
-stream_send(struct stream *stream)
+stream_send(struct stream *stream, int64_t now_ms)
 {
     size_t budget = STREAM_SEND_SLICE_BYTES;
 
     while (stream->head != NULL && stream->error == 0 && budget > 0) {
         bool more = stream->head->kind == SEGMENT_MEMORY ? send_memory(stream, &budget)
-                                                         : send_file(stream, &budget);
+                                                         : send_file(stream, &budget, now_ms);
         if (!more) {
             break;
         }

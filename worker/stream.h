@@ -23,6 +23,11 @@
 /* Bytes of a large file, or for a peer that was found slow, that the kernel holds beyond what is on
  * its way. */
 #define STREAM_UNSENT_MAX_BYTES (256 * 1024)
+/* A peer that takes so many bytes of a file in so much time keeps up, and then the kernel may hold
+ * what it likes. More than the first window of a client that reads nothing (tcp_rmem), so that the
+ * kernel's buffers do not pass for the client's haste. */
+#define STREAM_PACE_BYTES (512 * 1024)
+#define STREAM_PACE_MS 100
 
 #define BATCH_IOV_MAX 64
 #define BATCH_MEMORY_BYTES (80 * 1024)
@@ -53,6 +58,9 @@ struct stream {
     bool shutdown_wanted; /* SHUT_WR once the queue is empty */
     bool shutdown_done;
     bool unsent_bounded; /* bound_unsent() was called, or could do nothing */
+    bool keeps_up;       /* took the last STREAM_PACE_BYTES of a file in time */
+    uint32_t pace_bytes; /* sent_bytes (mod 2^32) when the time of STREAM_PACE_BYTES began */
+    uint32_t pace_ms;    /* and when that was, milliseconds of the loop (mod 2^32) */
 };
 
 typedef void (*stream_fn)(struct ev_loop *loop, ev_io *io, int revents);
@@ -86,8 +94,9 @@ void stream_put_file(struct stream *stream, int fd, uint64_t offset, uint64_t le
                      void (*release)(void *owner), void *owner);
 /* Sends what was put; what the kernel does not take is queued. Failures are kept in error. */
 void stream_flush(struct stream *stream);
-/* Sends from the queue, at most one slice; called when the socket is writable. */
-void stream_send(struct stream *stream);
+/* Sends from the queue, at most one slice; called when the socket is writable. now_ms: the loop's.
+ */
+void stream_send(struct stream *stream, int64_t now_ms);
 /* Sends FIN after all that is queued. */
 void stream_shutdown(struct stream *stream);
 

@@ -356,7 +356,7 @@ proxy_on_upstream(struct proxy *proxy, int revents)
      * is looked at only after reading found nothing more. */
     if (conn->exchange != NULL && conn->exchange->state == proxy && proxy->conn == server) {
         if ((revents & EV_WRITE) != 0) {
-            stream_send(&server->stream);
+            stream_send(&server->stream, conn->worker->now_ms);
             if (proxy->state == PROXY_HEAD) {
                 proxy_expect_response(proxy);
             }

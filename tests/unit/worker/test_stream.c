@@ -37,7 +37,7 @@ on_stream_io(struct ev_loop *of, ev_io *io, int revents)
 {
     cr_assert_eq(io, &stream.io);
     if (revents & EV_WRITE) {
-        stream_send(&stream);
+        stream_send(&stream, 0);
         if (stream_is_drained(&stream) || stream.error != 0) {
             stream_watch(&stream, of, 0);
         }
@@ -381,6 +381,38 @@ Test(stream, a_peer_that_keeps_up_is_left_alone)
     cr_assert_neq(unsent_max(), STREAM_UNSENT_MAX_BYTES);
 }
 
+/* A file of 8 MiB to a peer that takes what comes: one that asks the kernel for more each step_ms.
+ */
+static void
+send_file_to_reader(int64_t step_ms)
+{
+    const uint64_t length = 8 << 20;
+    int64_t now_ms = 1 << 30;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    cr_assert_eq(ftruncate(fd, (off_t)length), 0);
+    stream_put_file(&stream, fd, 0, length, NULL, NULL);
+    while (!stream_is_drained(&stream)) {
+        stream_send(&stream, now_ms);
+        cr_assert_eq(stream.error, 0);
+        seen_length = 0;
+        (void)client_read(65536);
+        now_ms += step_ms;
+    }
+    (void)close(fd);
+}
+
+Test(stream, the_reader_of_a_file_is_bounded_until_it_keeps_up)
+{
+    become_tcp();
+    send_file_to_reader(1000);
+    cr_expect_eq(unsent_max(), STREAM_UNSENT_MAX_BYTES, "65,536 bytes a second");
+    send_file_to_reader(0);
+    cr_expect_neq(unsent_max(), STREAM_UNSENT_MAX_BYTES, "keeps up");
+    send_file_to_reader(1000);
+    cr_expect_eq(unsent_max(), STREAM_UNSENT_MAX_BYTES, "was fast, and is slow again");
+}
+
 Test(stream, what_is_put_behind_a_queue_stays_behind)
 {
     static char bytes[200000];
@@ -577,7 +609,7 @@ Test(stream, the_first_write_error_is_kept_and_no_more_is_sent)
     size_t queued = stream.queued_bytes;
     stream_put_copy(&stream, "more", 4);
     stream_flush(&stream);
-    stream_send(&stream);
+    stream_send(&stream, 0);
     stream_put_copy(&stream, "and more", 8);
     stream_flush(&stream);
     cr_assert_eq(stream.error, EPIPE);
