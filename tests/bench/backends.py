@@ -19,7 +19,7 @@ import time
 from bench import HERE, Bench, Row, fail, free_port, wrk
 
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
-TABLES = ["busy", "eight", "servers", "queued", "choice"]
+TABLES = ["busy", "eight", "servers", "pooled", "queued", "choice"]
 PEERS = ["narwhal", "nginx", "haproxy"]
 # A quick request takes a millisecond or two; one that stood behind a held one takes far longer.
 WAITED_S = 0.1
@@ -189,8 +189,17 @@ def eight(binary, rounds, _seconds):
               f"{max(worst):.0f} |")
 
 
-def cpu_of(binary, backend, connections, seconds, rounds):
-    """CPU µs a request of one worker, median; the upstream answers on all of 127.0.0.0/8."""
+def established_to(port):
+    """Connections to a port of this machine (proc(5), /proc/net/tcp)."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        next(file)
+        return sum(fields[2].endswith(f":{port:04X}") and fields[3] == "01"
+                   for fields in map(str.split, file))
+
+
+def cpu_of(binary, backend, connections, seconds, rounds, fill=0):
+    """CPU µs a request of one worker, median; the upstream answers on all of 127.0.0.0/8. With fill,
+    so many clients were there before, and the pool has what they left: (µs, connections in it)."""
     bench = Bench(binary)
     try:
         bench.start_canned("upstream", 1, address="0.0.0.0")
@@ -210,8 +219,12 @@ backend = canned
         bench.wait_port("narwhal", port)
         row = Row("", "/", [], [f"-c{connections}", "--timeout", "30s"])
         seconds += connections // 2000  # ten thousand connections take a while to be there
+        if fill:
+            wrk(bench, Row("", "/", [], [f"-c{fill}", "--timeout", "30s"]), "narwhal", 2 + fill // 2000)
         wrk(bench, row, "narwhal", 1 + connections // 2000)  # warm
-        return statistics.median(wrk(bench, row, "narwhal", seconds)[1] for _ in range(rounds))
+        pooled = established_to(int(upstream_port))
+        cost = statistics.median(wrk(bench, row, "narwhal", seconds)[1] for _ in range(rounds))
+        return (cost, pooled) if fill else cost
     finally:
         bench.stop()
 
@@ -229,6 +242,16 @@ def servers(binary, rounds, seconds):
             cells = [cpu_of(binary, lambda port, slots=slots, lines=lines: lines(port, slots), 32,
                             seconds, rounds) for slots in (0, 1)]
             print(f"| {balance} | {count} | {cells[0]:.1f} | {cells[1]:.1f} |", flush=True)
+
+
+def pooled(binary, rounds, seconds):
+    print("\nidle connections to one server, of which 8 at a time are used (wrk -c8)\n")
+    print("| in the pool | CPU µs/request |\n|--:|--:|")
+    for count in (8, 100, 1000, 8000):
+        cost, there = cpu_of(binary, lambda port: f"server = 127.0.0.1:{port}\n"
+                             "idle_connections = 16000\nidle_timeout = 10m", 8, seconds, rounds,
+                             count)
+        print(f"| {there} | {cost:.1f} |", flush=True)
 
 
 def queued(binary, rounds, seconds):

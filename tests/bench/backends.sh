@@ -3,7 +3,7 @@
 #
 # How narwhal, and Debian's nginx and HAProxy beside it, use servers that take one request at a
 # time, and what servers and requests that wait cost. docs/benchmarks.md says how to read the
-# tables. Not a test: nothing fails for being slow. About four minutes.
+# tables. Not a test: nothing fails for being slow. About six minutes.
 #
 #   sh tests/bench/backends.sh
 #
@@ -11,7 +11,7 @@
 #
 #   ROUNDS=5          measurements of which the median is shown
 #   SECONDS_EACH=3    length of one measurement of CPU time
-#   BENCH_ONLY=       tables, separated by blanks: busy eight servers queued choice
+#   BENCH_ONLY=       tables, separated by blanks: busy eight servers pooled queued choice
 #   BENCH_BINARY=     measure this binary and build nothing
 set -eu
 cd "$(dirname "$0")/../.."
