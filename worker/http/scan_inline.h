@@ -29,12 +29,24 @@ scan_load64(const char *p)
     return word;
 }
 
-/* Not zero when a byte is below limit (<= 0x80), or when there is none but a lower byte is one: a
- * borrow only ever comes from a byte that is itself below, so zero is exact. */
+/* Not zero when a byte is below limit (<= 0x80). The lowest bit that is set is exact; a higher one
+ * may be the borrow of a byte that is itself below. */
 SCAN_INLINE uint64_t
 scan_below64(uint64_t word, unsigned limit)
 {
     return (word - SCAN_EVERY(limit)) & ~word & SCAN_EVERY(0x80);
+}
+
+/* The first byte that a mask of the above names, or one before it. */
+SCAN_INLINE size_t
+scan_first64(uint64_t mask)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return (size_t)__builtin_ctzll(mask) / 8;
+#else
+    (void)mask; /* the borrow runs the other way: look byte by byte from the first on */
+    return 0;
+#endif
 }
 
 SCAN_INLINE uint64_t
@@ -43,9 +55,19 @@ scan_equal64(uint64_t word, unsigned byte)
     return scan_below64(word ^ SCAN_EVERY(byte), 1);
 }
 
+/* Eight bytes without a loop condition between them: names are too short, and their class has too
+ * many ranges, for more than that to pay. */
 SCAN_INLINE const char *
 scan_class_scalar(const char *p, const char *end, enum char_class wanted)
 {
+    for (; end - p >= 8; p += 8) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            if (!char_is(p[i], wanted)) {
+                return p + i;
+            }
+        }
+    }
     while (p < end && char_is(*p, wanted)) {
         p++;
     }
@@ -57,15 +79,17 @@ scan_field_value_scalar(const char *p, const char *end)
 {
     while (end - p >= 8) {
         uint64_t word = scan_load64(p);
+        uint64_t mask = scan_below64(word, 0x20) | scan_equal64(word, 0x7f);
 
-        if ((scan_below64(word, 0x20) | scan_equal64(word, 0x7f)) != 0) {
-            /* A HTAB, which is allowed, or the end: look byte by byte. */
-            const char *stop = scan_class_scalar(p, p + 8, CHAR_VALUE);
-            if (stop != p + 8) {
-                return stop;
-            }
+        if (mask == 0) {
+            p += 8;
+            continue;
         }
-        p += 8;
+        p += scan_first64(mask);
+        if (!char_is(*p, CHAR_VALUE)) {
+            return p;
+        }
+        p++; /* a HTAB, which is allowed */
     }
     return scan_class_scalar(p, end, CHAR_VALUE);
 }
@@ -75,10 +99,11 @@ scan_target_scalar(const char *p, const char *end)
 {
     while (end - p >= 8) {
         uint64_t word = scan_load64(p);
+        uint64_t mask = scan_below64(word, 0x21) | scan_equal64(word, 0x7f) |
+                        scan_equal64(word, '#') | (word & SCAN_EVERY(0x80));
 
-        if ((scan_below64(word, 0x21) | scan_equal64(word, 0x7f) | scan_equal64(word, '#') |
-             (word & SCAN_EVERY(0x80))) != 0) {
-            return scan_class_scalar(p, p + 8, CHAR_TARGET);
+        if (mask != 0) {
+            return scan_class_scalar(p + scan_first64(mask), end, CHAR_TARGET);
         }
         p += 8;
     }
