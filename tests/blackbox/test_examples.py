@@ -226,11 +226,14 @@ def test_events_go_on_after_the_instance_was_replaced():
             while True:
                 reader.chunk()
         narwhal.wait_instances(1, without=old)
-        number = say(narwhal, "after")
-        again = Events(narwhal, last=number - 1)  # as a browser does
-        assert again.next() == (number, "after")
-        again.connection.close()
-        reader.connection.close()
+        first, second = say(narwhal, "after"), say(narwhal, "and on")
+        again = Events(narwhal, last=first)  # as a browser does
+        assert again.next() == (second, "and on")
+        # One that heard more than that from the old one: the new one counts from the beginning.
+        lost = Events(narwhal, last=1000)
+        assert [lost.next(), lost.next()] == [(first, "after"), (second, "and on")]
+        for each in (again, lost, reader):
+            each.connection.close()
 
 
 def test_long_polls_are_answered_by_what_happens():

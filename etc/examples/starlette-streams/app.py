@@ -15,6 +15,14 @@ count = 0
 news = asyncio.Event()  # set when something was said, and then replaced
 
 
+def place(text):
+    """The number up to which a client heard: what it says, or up to now. A number that was never
+    given out is one of an earlier life of this process: then it gets all there is."""
+    if not (text or "").isdigit():
+        return count
+    return int(text) if int(text) <= count else 0
+
+
 def after(number):
     return [item for item in said if item[0] > number]
 
@@ -31,7 +39,7 @@ async def wait_for_news(number, seconds):
 
 async def say(request):
     global count, news
-    text = (await request.body()).decode(errors="replace").replace("\n", " ").replace("\r", " ")
+    text = " ".join((await request.body()).decode(errors="replace").splitlines())[:1000]
     count += 1
     said.append((count, text))
     del said[:-KEPT]
@@ -42,7 +50,7 @@ async def say(request):
 
 async def poll(request):
     """Answers as soon as there is something after ?after=, and with nothing after a minute."""
-    found = await wait_for_news(int(request.query_params.get("after", count)), POLL_SECONDS)
+    found = await wait_for_news(place(request.query_params.get("after")), POLL_SECONDS)
     return JSONResponse([{"number": number, "text": text} for number, text in found])
 
 
@@ -57,7 +65,7 @@ async def events(request):
                 last = number
             if not found:
                 yield ": still here\n\n"
-    return StreamingResponse(stream(int(request.headers.get("last-event-id", count))),
+    return StreamingResponse(stream(place(request.headers.get("last-event-id"))),
                              media_type="text/event-stream",
                              headers={"Cache-Control": "no-store"})
 
