@@ -18,7 +18,7 @@ news = asyncio.Event()  # set when something was said, and then replaced
 def place(text):
     """The number up to which a client heard: what it says, or up to now. A number that was never
     given out is one of an earlier life of this process: then it gets all there is."""
-    if not (text or "").isdigit():
+    if not (text or "").isdecimal():
         return count
     return int(text) if int(text) <= count else 0
 
