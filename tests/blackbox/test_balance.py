@@ -199,6 +199,26 @@ def test_hash_sends_equal_keys_to_the_same_server_from_every_worker(key, fields)
             assert len(count) == 4, count
 
 
+@pytest.mark.parametrize("key, fields", [
+    ("address", []), ("header:X-User", [("X-User", "")]), ("cookie:id", [("Cookie", "id=; b=2")]),
+    ("header:X-User", [("X-User2", "u")]), ("cookie:id", [("Cookie", "aid=1")])],
+    ids=["unix socket", "empty header", "empty cookie", "other header", "other cookie"])
+def test_requests_without_a_hash_key_take_turns(key, fields):
+    """A client of a unix socket has no address: without this all of them had one server."""
+    with contextlib.ExitStack() as stack:
+        backends = [stack.enter_context(Held(str(i))) for i in range(4)]
+        narwhal = Narwhal("", start=False)
+        narwhal.write({
+            "master": {"bind": f"unix:{narwhal.path('sock')}"},
+            "backend:b": {"server": [backend.server for backend in backends], "balance": "hash",
+                          "hash_key": key},
+            "route:b": {"path": "/", "backend": "b"}})
+        stack.enter_context(narwhal.start())
+        count = collections.Counter(client.get(narwhal.path("sock"), "/", fields).text
+                                    for _ in range(40))
+        assert len(count) == 4, count
+
+
 def test_backup_is_used_only_while_no_other_server_works():
     with contextlib.ExitStack() as stack:
         first, spare = (stack.enter_context(Held(name)) for name in ("first", "spare"))

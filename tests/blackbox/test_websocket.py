@@ -2,16 +2,22 @@
 """WebSockets need no settings: an Upgrade becomes a tunnel."""
 import asyncio
 import os
+import shutil
+import subprocess
 import threading
 
+import pytest
 import websockets
 
 import client
 from backend import Backend
-from narwhal import APPS, Narwhal, wait_app
+from narwhal import APPS, DEADLINE, Narwhal, wait_app
 
 APP = {"backend:app": {"command": "uvicorn app_fastapi:app --fd {fd}", "directory": APPS},
        "route:app": {"path": "/app", "backend": "app", "strip_prefix": "on"}}
+
+# Debian's modules of node; a node that is not Debian's does not look there by itself.
+NODE = {"NODE_PATH": "/usr/share/nodejs"}
 
 
 def app(narwhal):
@@ -50,15 +56,44 @@ def test_chat_through_two_workers():
         asyncio.run(scenario(app(narwhal), narwhal))
 
 
-def test_large_messages_both_ways():
-    async def scenario(uri):
-        async with websockets.connect(f"{uri}/echo", max_size=None) as socket:
-            for size in (1, 125, 126, 65535, 65536, 900_000):
-                text = os.urandom(size // 2 + 1).hex()[:size]
-                await socket.send(text)
-                assert await asyncio.wait_for(socket.recv(), 30) == text
-    with Narwhal(APP) as narwhal:
-        asyncio.run(scenario(app(narwhal)))
+SERVERS = {"uvicorn": "uvicorn app_fastapi:app --fd {fd} --ws-max-size 100000000",
+           "websockets": "/usr/bin/python3 app_websockets.py {fd}",
+           "node": "node ws_server.js {fd}"}
+
+
+async def converse_as_websockets(uri):
+    async with websockets.connect(uri, max_size=None) as socket:
+        await asyncio.wait_for(await socket.ping(b"are you there"), DEADLINE)
+        for size in (0, 1, 125, 126, 65535, 65536, 900_000):
+            for message in (os.urandom(size // 2 + 1).hex()[:size], os.urandom(size)):
+                await socket.send(message)
+                assert await asyncio.wait_for(socket.recv(), DEADLINE) == message
+        await socket.send("close 4321")
+        await asyncio.wait_for(socket.wait_closed(), DEADLINE)
+        assert socket.close_code == 4321
+
+
+def converse_as_node(uri):
+    done = subprocess.run(["node", os.path.join(APPS, "ws_client.js"), uri],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=DEADLINE, env={**os.environ, **NODE}, check=False)
+    assert (done.returncode, done.stdout) == (0, "good\n"), done
+
+
+@pytest.mark.parametrize("speaker", ["websockets", "node"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_real_clients_and_servers(speaker, server):
+    """Messages of all sizes, text and binary, ping and pong, and the code of the close."""
+    if "node" in (speaker, server) and not shutil.which("node"):
+        pytest.skip("node is not installed")
+    with Narwhal({"backend:app": {"command": SERVERS[server], "directory": APPS},
+                  "route:app": {"path": "/", "backend": "app"}}, env=NODE) as narwhal:
+        narwhal.wait_instances(1)
+        uri = f"ws://127.0.0.1:{narwhal.port}/echo"
+        if speaker == "node":
+            converse_as_node(uri)
+        else:
+            asyncio.run(converse_as_websockets(uri))
 
 
 def test_bytes_right_behind_the_handshake():

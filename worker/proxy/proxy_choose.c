@@ -66,7 +66,8 @@ find_header(const struct exchange *exchange, struct str name, struct str *ret_va
     return false;
 }
 
-/* What the request is known by; false: it does not have that. */
+/* What the request is known by; false: it does not have that, nor does an empty value tell it from
+ * others. */
 static bool
 find_key(const struct proxy *proxy, struct str *ret_key)
 {
@@ -77,14 +78,14 @@ find_key(const struct proxy *proxy, struct str *ret_key)
     case HASH_ADDRESS:
         *ret_key =
             (struct str){(const char *)exchange->client.address, sizeof(exchange->client.address)};
-        return true;
+        return exchange->client.family != PEER_UNIX;
     case HASH_PATH:
         *ret_key = exchange->path;
         return true;
     case HASH_HEADER:
-        return find_header(exchange, str_from(key->name), ret_key);
+        return find_header(exchange, str_from(key->name), ret_key) && ret_key->len > 0;
     case HASH_COOKIE:
-        return find_cookie(exchange, str_from(key->name), ret_key);
+        return find_cookie(exchange, str_from(key->name), ret_key) && ret_key->len > 0;
     }
     return false;
 }

@@ -44,12 +44,17 @@ async def stream(count: int):
 
 @app.websocket("/echo")
 async def echo(socket: WebSocket):
+    """"close N" closes with that code."""
     await socket.accept()
-    try:
-        while True:
-            await socket.send_text(await socket.receive_text())
-    except WebSocketDisconnect:
-        pass
+    while (message := await socket.receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is None:
+            await socket.send_bytes(message["bytes"])
+        elif text.startswith("close "):
+            await socket.close(int(text[6:]))
+            return
+        else:
+            await socket.send_text(text)
 
 
 @app.websocket("/chat")
