@@ -167,7 +167,8 @@ fd_store_collect(void)
         } else {
             log_warn("a stored descriptor is of no use and is given up fd=%d name=%s", fd, name);
             notify_send("FDSTOREREMOVE=1\nFDNAME=%s", name);
-            fd_close(&fd);
+            int useless = fd;
+            fd_close(&useless);
         }
     }
 }
@@ -321,7 +322,7 @@ fd_store_reconcile(struct master *master)
     size_t room = room_of_store();
     size_t count = 1;
 
-    if (!fd_store_is_on()) {
+    if (!fd_store_is_on() || master->phase != MASTER_RUNNING) {
         return;
     }
     if (!store.board_stored) {

@@ -29,6 +29,8 @@ static struct {
     int passed;          /* by systemd: 3 … 3 + passed - 1 */
     const char *strange; /* a LISTEN_FDS that is no number, or NULL */
     char **names;        /* owned for ever; of the first name_count that were passed */
+    char **problems; /* owned for ever; of what was passed: why it cannot be used, or NULL. Found
+                        out at the start: later their numbers are those of other descriptors */
     int name_count;
 } inherited;
 
@@ -149,19 +151,40 @@ is_stored(int fd)
 
 /* ---- collecting ------------------------------------------------------------------------------ */
 
+static void
+note_problem(int fd, const char *text)
+{
+    if (fd < FIRST_FD + inherited.passed) {
+        inherited.problems[fd - FIRST_FD] = xstrdup(text);
+    }
+}
+
+static const char *
+problem_of(int fd)
+{
+    int place = fd - FIRST_FD;
+
+    return inherited.problems != NULL && place >= 0 && place < inherited.passed
+               ? inherited.problems[place]
+               : NULL;
+}
+
 void
 inherited_collect(void)
 {
     read_passed();
+    inherited.problems = xcalloc((size_t)inherited.passed + 1, sizeof(*inherited.problems));
     for (int fd = FIRST_FD; fd < FD_COUNT_MAX; fd++) {
-        struct buf ignored = {0};
+        struct buf problem = {0};
         if (is_stored(fd)) {
             (void)fd_set_cloexec(fd, true); /* fails for what is not open: found out later */
-        } else if (check_listener(fd, &ignored) == 0 && fd_set_cloexec(fd, true) == 0 &&
+        } else if (check_listener(fd, &problem) == 0 && fd_set_cloexec(fd, true) == 0 &&
                    fd_set_nonblock(fd, true) == 0) {
             inherited.is_listener[fd] = true;
+        } else {
+            note_problem(fd, problem.len > 0 ? problem.ptr : strerror(errno));
         }
-        buf_release(&ignored);
+        buf_release(&problem);
     }
 }
 
@@ -191,7 +214,12 @@ inherited_check(int fd, struct buf *error)
     if (fd >= FIRST_FD && fd < FD_COUNT_MAX && inherited.is_listener[fd]) {
         return 0;
     }
-    int result = check_listener(fd, error);
+    int result = -EBADF;
+    if (problem_of(fd) != NULL) {
+        buf_add_text(error, problem_of(fd));
+    } else {
+        result = check_listener(fd, error);
+    }
     if (result == 0) {
         buf_addf(error, "descriptor %d is narwhal's own", fd);
         result = -EBUSY;
@@ -252,12 +280,8 @@ inherited_named_check(const char *name, struct buf *error)
         }
         any = true;
         if (!inherited.is_listener[fd]) {
-            int result = check_listener(fd, error);
-            if (result == 0) {
-                buf_addf(error, "descriptor %d is narwhal's own", fd);
-                result = -EBUSY;
-            }
-            return result;
+            buf_addf(error, "%s", problem_of(fd) != NULL ? problem_of(fd) : "it was not passed");
+            return -EBADF;
         }
     }
     if (!any) {
@@ -290,20 +314,19 @@ inherited_tell_unused(bool (*is_used)(int fd, const char *name, void *context), 
                  inherited.strange, FD_COUNT_MAX - FIRST_FD, inherited.passed);
     }
     for (int fd = FIRST_FD; fd < FIRST_FD + inherited.passed; fd++) {
-        struct buf why = {0};
         const char *name = name_of(fd);
         if (is_stored(fd)) {
             continue;
         }
-        if (!inherited.is_listener[fd] && check_listener(fd, &why) != 0) {
+        if (!inherited.is_listener[fd]) {
             log_warn("LISTEN_FDS announced %d descriptors, one cannot be used name=%s: %s",
-                     inherited.passed, *name != '\0' ? name : "-", why.ptr);
-        } else if (inherited.is_listener[fd] && !is_used(fd, name, context)) {
+                     inherited.passed, *name != '\0' ? name : "-",
+                     problem_of(fd) != NULL ? problem_of(fd) : "it was not passed");
+        } else if (!is_used(fd, name, context)) {
             log_warn("a socket was passed and nobody serves it, its clients wait for ever fd=%d "
                      "name=%s: add bind = fd://%d%s%s, or take it out of the .socket unit",
                      fd, *name != '\0' ? name : "-", fd,
                      *name != '\0' ? " or " ADDRESS_SYSTEMD_PREFIX : "", name);
         }
-        buf_release(&why);
     }
 }
