@@ -294,7 +294,7 @@ is_stored_kind(const struct listen_address *address)
     return address->wanted.kind == ADDRESS_TCP || address->wanted.kind == ADDRESS_UNIX;
 }
 
-/* Returns false when the manager does not take it now. */
+/* Returns false when the manager takes none now. */
 static bool
 store_lane(const struct listen_address *address, struct lane *lane)
 {
@@ -313,7 +313,7 @@ store_lane(const struct listen_address *address, struct lane *lane)
     }
     buf_release(&name);
     lane->stored = result == 0;
-    return result != -EAGAIN;
+    return result == 0 || result == -ENAMETOOLONG;
 }
 
 void
@@ -327,7 +327,7 @@ fd_store_reconcile(struct master *master)
     }
     if (!store.board_stored) {
         int result = notify_send_fd(master->board_fd, "FDSTORE=1\nFDPOLL=0\nFDNAME=" BOARD_NAME);
-        store.board_stored = result != -EAGAIN;
+        store.board_stored = result == 0;
         if (!store.board_stored) {
             return;
         }

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "config/base/buf.h"
@@ -16,11 +18,33 @@
 
 #define LOG_FILE_MODE 0640
 
+/* A datagram socket that is connected to path, or a negative errno. */
+static int
+connect_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        return -ENAMETOOLONG;
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd == -1) {
+        return -errno;
+    }
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == -1) {
+        int result = -errno;
+        fd_close(&fd);
+        return result;
+    }
+    return fd;
+}
+
 static int
 open_socket(const struct config *config, const char *path, const char *key, int *ret_fd,
             struct buf *error)
 {
-    int fd = log_sink_connect(path);
+    int fd = connect_to(path);
 
     if (fd < 0) {
         buf_addf(error,

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "config/base/clock.h"
-#include "config/base/fd.h"
 
 /* LOG_DAEMON of syslog(3). */
 #define FACILITY (3 << 3)
@@ -86,27 +85,6 @@ log_sink_set(struct log_sink *sink, int fd)
     }
 }
 
-int
-log_sink_connect(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        return -ENAMETOOLONG;
-    }
-    strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd == -1) {
-        return -errno;
-    }
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == -1) {
-        int result = -errno;
-        fd_close(&fd);
-        return result;
-    }
-    return fd;
-}
-
 /* ---- sending --------------------------------------------------------------------------------- */
 
 static size_t
@@ -163,9 +141,16 @@ log_sink_send(struct log_sink *sink, enum log_priority priority, const char *ide
                              {.iov_base = (char *)(uintptr_t) "\n", .iov_len = native ? 1 : 0}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
 
+    if (sink->by_name) {
+        message.msg_name = &sink->peer;
+        message.msg_namelen = sink->peer_length;
+    }
     ssize_t n = sendmsg(sink->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n == -1 && reader_is_new(errno) && sink->peer_length > 0 &&
-        connect(sink->fd, (const struct sockaddr *)&sink->peer, sink->peer_length) == 0) {
+    if (n == -1 && !sink->by_name && reader_is_new(errno) && sink->peer_length > 0) {
+        /* The socket is connected to one that is gone. */
+        sink->by_name = true;
+        message.msg_name = &sink->peer;
+        message.msg_namelen = sink->peer_length;
         n = sendmsg(sink->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     if (n != -1) {

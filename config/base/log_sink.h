@@ -34,8 +34,9 @@ enum log_priority {
 struct log_sink {
     int fd; /* the caller's */
     enum log_sink_kind kind;
-    struct sockaddr_un peer; /* of a datagram sink: whom to connect to again */
+    struct sockaddr_un peer; /* of a datagram sink: who reads, or did when it was connected */
     socklen_t peer_length;
+    bool by_name; /* whoever listens at that path now is meant */
 };
 
 /* Looks at the descriptor; -1: nothing is to be written. */
@@ -46,9 +47,7 @@ log_sink_is_datagram(const struct log_sink *sink)
     return sink->kind == LOG_SINK_SYSLOG || sink->kind == LOG_SINK_JOURNALD;
 }
 /* Sends one line, without its line end, to a datagram sink. identifier names the program, role the
- * part of it ("" if there is but one). When the reader was started again the socket is connected
- * anew. 0, -EAGAIN when the reader does not take it now, or another negative errno. */
+ * part of it ("" if there is but one). A reader that was started again is found by its
+ * path. 0, -EAGAIN when the reader does not take it now, or another negative errno. */
 int log_sink_send(struct log_sink *sink, enum log_priority priority, const char *identifier,
                   const char *role, const char *line, size_t length);
-/* Connects a datagram socket to a path, CLOEXEC and non-blocking. It or a negative errno. */
-int log_sink_connect(const char *path);
