@@ -356,10 +356,8 @@ parse_path(const struct value_rules *rules, const char *text, char **field)
 }
 
 static const char *const target_names[] = {
-    [TARGET_OFF] = "off",
-    [TARGET_STDOUT] = "stdout",
-    [TARGET_STDERR] = "stderr",
-    [TARGET_FILE] = NULL,
+    [TARGET_OFF] = "off",       [TARGET_STDOUT] = "stdout",     [TARGET_STDERR] = "stderr",
+    [TARGET_SYSLOG] = "syslog", [TARGET_JOURNALD] = "journald", [TARGET_FILE] = NULL,
 };
 
 /* min above TARGET_OFF takes "off" away: there must be an error log. */
@@ -382,12 +380,14 @@ parse_target(const struct value_rules *rules, const char *text, struct log_targe
     struct nearest nearest = {.text = text};
     nearest_offer(&nearest, "stdout");
     nearest_offer(&nearest, "stderr");
+    nearest_offer(&nearest, "syslog");
+    nearest_offer(&nearest, "journald");
     /* "stder" must not become a file of that name. */
     if (strchr(text, '/') == NULL) {
         return value_error(
             text,
-            "is not allowed; it must be %sstdout, stderr, or the path of a file with "
-            "a '/' in it%s%s%s",
+            "is not allowed; it must be %sstdout, stderr, syslog, journald, or the path of a file "
+            "with a '/' in it%s%s%s",
             target_first(rules) == TARGET_OFF ? "off, " : "",
             nearest.name == NULL ? "" : "; did you mean \"",
             nearest.name == NULL ? "" : nearest.name, nearest.name == NULL ? "" : "\"?");
@@ -916,11 +916,13 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
         print_names(names_of(type), out);
         return;
     case VALUE_TARGET:
-        buf_addf(out, "%sstdout, stderr or a path with a '/' in it",
+        buf_addf(out, "%sstdout, stderr, syslog, journald or a path with a '/' in it",
                  target_first(rules) == TARGET_OFF ? "off, " : "");
         return;
     case VALUE_ADDRESSES:
-        buf_add_text(out, "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N; may be repeated");
+        buf_add_text(out,
+                     "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH, systemd:NAME or fd://N; may be "
+                     "repeated");
         return;
     case VALUE_SERVERS:
         buf_add_text(out, "HOST:PORT, [IPV6]:PORT or unix:/PATH, then weight=N, slots=N and backup "

@@ -21,9 +21,12 @@ enum address_kind {
     ADDRESS_TCP = 0,
     ADDRESS_UNIX,
     ADDRESS_FD,
-    ADDRESS_NAME, /* of a host: "dns:api.internal:8000" */
-    ADDRESS_SRV   /* of a service: "dns+srv:_http._tcp.api.internal" */
+    ADDRESS_NAME,   /* of a host: "dns:api.internal:8000" */
+    ADDRESS_SRV,    /* of a service: "dns+srv:_http._tcp.api.internal" */
+    ADDRESS_SYSTEMD /* "systemd:http": sockets that a .socket unit passes under that name */
 };
+
+#define ADDRESS_SYSTEMD_PREFIX "systemd:"
 
 /* Longest text of an address: "unix:" and a full sun_path. */
 #define ADDRESS_TEXT_MAX 120
@@ -92,7 +95,14 @@ enum proxy_version { PROXY_OFF = 0, PROXY_V1, PROXY_V2, PROXY_VERSION_COUNT };
 enum told_by { TOLD_BY_X_FORWARDED = 0, TOLD_BY_FORWARDED, TOLD_BY_COUNT };
 
 /* Where a log goes. */
-enum target_kind { TARGET_OFF = 0, TARGET_STDOUT, TARGET_STDERR, TARGET_FILE };
+enum target_kind {
+    TARGET_OFF = 0,
+    TARGET_STDOUT,
+    TARGET_STDERR,
+    TARGET_SYSLOG,
+    TARGET_JOURNALD,
+    TARGET_FILE
+};
 
 struct log_target {
     enum target_kind kind;

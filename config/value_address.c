@@ -9,6 +9,7 @@
 #include "config/value.h"
 
 #include <arpa/inet.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #define WEIGHT_MAX 1000
 #define SLOTS_MAX 65535 /* as of [backend] slots */
 
-#define ADDRESS_FORMS "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N"
+#define ADDRESS_FORMS "HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH, systemd:NAME or fd://N"
 
 static char *
 parse_unix(const char *text, const char *path, struct address *ret_address)
@@ -67,6 +68,28 @@ parse_fd(const char *text, const char *digits, struct address *ret_address)
     ret_address->kind = ADDRESS_FD;
     ret_address->fd = (int)number;
     (void)snprintf(ret_address->text, sizeof(ret_address->text), "fd://%d", (int)number);
+    return NULL;
+}
+
+/* As systemd has them (FileDescriptorName= of systemd.socket(5)): printable ASCII without ':'. */
+static char *
+parse_systemd(const char *text, const char *name, struct address *ret_address)
+{
+    size_t length = strlen(name);
+    bool is_good = length > 0 && strlen(text) < sizeof(ret_address->text);
+
+    for (size_t i = 0; i < length && is_good; i++) {
+        is_good = name[i] > ' ' && name[i] < 0x7f && name[i] != ':';
+    }
+    if (!is_good) {
+        return value_error(text,
+                           "must be systemd: and the name that FileDescriptorName= of a .socket "
+                           "unit gives to its sockets (at most %zu characters, no ':'), for "
+                           "example systemd:http",
+                           sizeof(ret_address->text) - sizeof("systemd:"));
+    }
+    ret_address->kind = ADDRESS_SYSTEMD;
+    (void)snprintf(ret_address->text, sizeof(ret_address->text), "systemd:%s", name);
     return NULL;
 }
 
@@ -131,6 +154,9 @@ address_parse(const char *text, struct address *ret_address)
     }
     if (strncmp(text, "fd://", 5) == 0) {
         return parse_fd(text, text + 5, ret_address);
+    }
+    if (strncmp(text, ADDRESS_SYSTEMD_PREFIX, sizeof(ADDRESS_SYSTEMD_PREFIX) - 1) == 0) {
+        return parse_systemd(text, text + sizeof(ADDRESS_SYSTEMD_PREFIX) - 1, ret_address);
     }
     if (text[0] == '[') {
         host_start = text + 1;
@@ -229,7 +255,8 @@ server_parse(const char *text, struct server *ret_server)
     if (!value_parse_name(address_text, &ret_server->address, &error)) {
         error = address_parse(address_text, &ret_server->address);
     }
-    if (error == NULL && ret_server->address.kind == ADDRESS_FD) {
+    if (error == NULL &&
+        (ret_server->address.kind == ADDRESS_FD || ret_server->address.kind == ADDRESS_SYSTEMD)) {
         error = value_error(address_text, "is no address to connect to; allowed are HOST:PORT, "
                                           "[IPV6]:PORT and unix:/PATH");
     }

@@ -21,7 +21,8 @@
 
 /* Variables that describe the master itself and would mislead an application. */
 static const char *const masters_own[] = {"LISTEN_FDS",    "LISTEN_PID",    "LISTEN_FDNAMES",
-                                          "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
+                                          "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+                                          "FDSTORE",       "JOURNAL_STREAM"};
 
 /* Adds what a placeholder at *at stands for and moves *at behind it; false when there is none. */
 static bool

@@ -19,10 +19,12 @@
 #include "config/base/check.h"
 #include "config/base/fd.h"
 #include "config/base/log.h"
+#include "master/fd_store.h"
 #include "master/identity.h"
 #include "master/inherited.h"
 #include "master/lane_plan.h"
 #include "master/port_holder.h"
+#include "worker/scoreboard.h"
 
 /* Anybody on the machine may connect, as to a TCP port (nginx and uvicorn do the same); who wants
  * less puts the socket into a folder with narrower permissions. */
@@ -244,6 +246,68 @@ listen_address_grow(struct lane_set *set, struct listen_address *address, uint32
     return 0;
 }
 
+/* Takes the lanes of a TCP address back that a predecessor left with the service manager. They may
+ * be more than there are slots: those are parked, as after TTOU. */
+static void
+take_stored_tcp(struct lane_set *set, struct listen_address *address, int backlog)
+{
+    struct stat node;
+    bool kept = false;
+
+    while (address->lane_count < BOARD_SLOTS_MAX) {
+        uint32_t home = (uint32_t)address->lane_count;
+        int fd = fd_store_take_lane(address->wanted.text, home, &kept, &node);
+        socklen_t size = sizeof(address->bound.in6);
+        if (fd == -1) {
+            break;
+        }
+        /* The backlog may be another one now (listen(2) again is how it is changed). */
+        if (listen(fd, backlog) == -1 || getsockname(fd, &address->bound.sa, &size) == -1) {
+            log_warn("a lane that was kept over the restart is of no use address=%s: %s",
+                     address->wanted.text, strerror(errno));
+            fd_close(&fd);
+            address->bound = address->wanted;
+            continue;
+        }
+        print_bound(&address->bound);
+        add_lane(set, address, fd, home);
+        address->lanes[home].stored = kept;
+    }
+    if (address->lane_count > 0) {
+        log_info("lanes are kept over the restart address=%s lanes=%zu", address->bound.text,
+                 address->lane_count);
+    }
+}
+
+/* The same of a unix socket, if it is still the one at its path. */
+static bool
+take_stored_unix(struct lane_set *set, struct listen_address *address, int backlog)
+{
+    struct unix_listener *listener = &address->unix_socket;
+    struct stat node = {.st_dev = 0};
+    bool kept = false;
+    int fd = fd_store_take_lane(address->wanted.text, 0, &kept, &node);
+
+    if (fd == -1) {
+        return false;
+    }
+    *listener = (struct unix_listener){.fd = fd, .dev = node.st_dev, .ino = node.st_ino};
+    strcpy(listener->path, address->wanted.un.sun_path);
+    add_lane(set, address, fd, LANE_SHARED);
+    if (unix_listener_is_ours(listener) && listen(fd, backlog) == 0) {
+        address->lanes[0].stored = kept;
+        log_info("lanes are kept over the restart address=%s lanes=1", address->wanted.text);
+        return true;
+    }
+    log_info("the socket that was kept over the restart is not the one at its path any more, a "
+             "new one takes its place address=%s",
+             address->wanted.text);
+    fd_store_forget_address(address);
+    address->lane_count = 0;
+    fd_close(&listener->fd);
+    return false;
+}
+
 static int
 open_unix(struct lane_set *set, struct listen_address *address, int backlog,
           const struct identity *identity, struct buf *error)
@@ -253,6 +317,10 @@ open_unix(struct lane_set *set, struct listen_address *address, int backlog,
                                             .uid = identity->uid,
                                             .gid = identity->gid,
                                             .backlog = backlog};
+
+    if (take_stored_unix(set, address, backlog)) {
+        return 0;
+    }
     int result =
         unix_listener_open(&address->unix_socket, address->wanted.un.sun_path, &options, error);
 
@@ -274,6 +342,31 @@ open_inherited(struct lane_set *set, struct listen_address *address, struct buf 
     return result;
 }
 
+/* Every socket of the name is a lane of its own. */
+static int
+open_named(struct lane_set *set, struct listen_address *address, struct buf *error)
+{
+    const char *name = address->wanted.text + sizeof(ADDRESS_SYSTEMD_PREFIX) - 1;
+    int result = inherited_named_check(name, error);
+
+    for (int fd = inherited_named_next(name, -1); fd != -1 && result == 0;
+         fd = inherited_named_next(name, fd)) {
+        if (address->lane_count == BOARD_SLOTS_MAX) {
+            buf_addf(error, "more than %d sockets have that name", BOARD_SLOTS_MAX);
+            result = -E2BIG;
+        } else {
+            add_lane(set, address, fd, LANE_SHARED);
+        }
+    }
+    return result;
+}
+
+static bool
+is_inherited(const struct listen_address *address)
+{
+    return address->wanted.kind == ADDRESS_FD || address->wanted.kind == ADDRESS_SYSTEMD;
+}
+
 struct listen_address *
 listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t slot_count,
                     int backlog, const struct identity *identity, int *ret_errno, struct buf *error)
@@ -289,13 +382,20 @@ listen_address_open(struct lane_set *set, const struct address *wanted, uint32_t
     buf_addf(error, "cannot listen on %s: ", wanted->text);
     switch (wanted->kind) {
     case ADDRESS_TCP:
+        take_stored_tcp(set, address, backlog);
         result = listen_address_grow(set, address, slot_count > 0 ? slot_count : 1, backlog, error);
+        if (result != 0 && address->lane_count > 0) {
+            result = 0; /* those that were kept do; slots.c tries for more, and tells why not */
+        }
         break;
     case ADDRESS_UNIX:
         result = open_unix(set, address, backlog, identity, error);
         break;
     case ADDRESS_FD:
         result = open_inherited(set, address, error);
+        break;
+    case ADDRESS_SYSTEMD:
+        result = open_named(set, address, error);
         break;
     case ADDRESS_NAME:
     case ADDRESS_SRV:
@@ -353,7 +453,12 @@ listen_address_close(struct listen_address *address)
         fd_close(&address->lanes[i].fd);
     }
     if (address->wanted.kind == ADDRESS_UNIX && address->unix_socket.fd != -1) {
-        unix_listener_close(&address->unix_socket);
+        /* One that the service manager keeps still listens: its path stays. */
+        if (address->lane_count > 0 && address->lanes[0].stored) {
+            fd_close(&address->unix_socket.fd);
+        } else {
+            unix_listener_close(&address->unix_socket);
+        }
     }
     /* An inherited descriptor stays open: a reload may want it again (inherited.h). */
     free(address->lanes);
@@ -365,7 +470,7 @@ lane_set_close_own(struct lane_set *set)
 {
     LIST_FOR_EACH_SAFE (node, &set->addresses) {
         struct listen_address *address = listen_address_from(node);
-        if (address->wanted.kind != ADDRESS_FD) {
+        if (!is_inherited(address)) {
             listen_address_close(address);
         }
     }

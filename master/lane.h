@@ -3,8 +3,9 @@
  * Lanes: listening sockets that outlive workers. The master makes them before any fork and keeps
  * every one open while its address is wanted, because closing a listening socket resets what waits
  * in its queue. A TCP address has one SO_REUSEPORT socket per worker slot; a unix socket or an
- * inherited descriptor is one lane that all workers poll. Who serves which lane is decided in
- * lane_plan.h and carried out in slots.c. Runs in the master.
+ * inherited descriptor is one lane that all workers poll, and systemd:NAME is one for each socket
+ * of that name. Who serves which lane is decided in lane_plan.h and carried out in slots.c. Runs in
+ * the master.
  */
 #pragma once
 
@@ -27,6 +28,7 @@ struct lane {
     int fd;         /* owned, but for an inherited one */
     uint32_t home;  /* slot, or LANE_SHARED */
     uint32_t owner; /* slot that serves it by the last plan; unused when shared */
+    bool stored;    /* the service manager has a duplicate: fd_store.h */
 };
 
 /* One bind= address with its lanes. */

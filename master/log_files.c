@@ -7,13 +7,55 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "config/base/buf.h"
 #include "config/base/fd.h"
+#include "config/base/log_sink.h"
 #include "config/config.h"
 
 #define LOG_FILE_MODE 0640
+
+/* A datagram socket that is connected to path, or a negative errno. */
+static int
+connect_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        return -ENAMETOOLONG;
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd == -1) {
+        return -errno;
+    }
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == -1) {
+        int result = -errno;
+        fd_close(&fd);
+        return result;
+    }
+    return fd;
+}
+
+static int
+open_socket(const struct config *config, const char *path, const char *key, int *ret_fd,
+            struct buf *error)
+{
+    int fd = connect_to(path);
+
+    if (fd < 0) {
+        buf_addf(error,
+                 "%s: %s: cannot connect to %s: %s; does it run here? Containers mostly have "
+                 "neither syslog nor journald: use stderr",
+                 config_origin(config, "log", NULL, key), key, path, strerror(-fd));
+        return fd;
+    }
+    *ret_fd = fd;
+    return 0;
+}
 
 static int
 open_target(const struct config *config, const struct log_target *target, const char *key,
@@ -29,6 +71,10 @@ open_target(const struct config *config, const struct log_target *target, const 
     case TARGET_STDERR:
         *ret_fd = STDERR_FILENO;
         return 0;
+    case TARGET_SYSLOG:
+        return open_socket(config, LOG_SYSLOG_PATH, key, ret_fd, error);
+    case TARGET_JOURNALD:
+        return open_socket(config, LOG_JOURNALD_PATH, key, ret_fd, error);
     case TARGET_FILE:
         break;
     }

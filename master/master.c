@@ -28,6 +28,8 @@
 #include "config/config.h"
 #include "master/child.h"
 #include "master/cpus.h"
+#include "master/fd_store.h"
+#include "master/inherited.h"
 #include "master/notify.h"
 #include "master/proctitle.h"
 #include "master/takeover.h"
@@ -35,8 +37,6 @@
 
 /* Rounds of reconcile() before the loop gets its turn. */
 #define ROUNDS_MAX 8
-/* What systemd is asked for on top of graceful_timeout, for what comes after the workers. */
-#define STOP_MARGIN_MS 5000
 
 /* ---- wanted ---------------------------------------------------------------------------------- */
 
@@ -77,36 +77,6 @@ master_wanted_workers(const struct master *master)
 /* ---- reconcile ------------------------------------------------------------------------------- */
 
 static void
-tell_status(struct master *master)
-{
-    char text[sizeof(master->status_text)];
-    uint32_t ready = slots_ready_count(master);
-    uint32_t wanted = master_wanted_workers(master);
-
-    switch (master->phase) {
-    case MASTER_RUNNING:
-        (void)snprintf(text, sizeof(text), "%" PRIu32 "/%" PRIu32 " workers ready, settings %llu%s",
-                       ready, wanted, (unsigned long long)master->serial,
-                       master->paused ? ", paused" : "");
-        break;
-    case MASTER_STOPPING:
-    case MASTER_STOPPING_QUICK:
-        (void)snprintf(text, sizeof(text), "stopping%s",
-                       slots_any_left(master) ? ": workers finish their requests" : "");
-        break;
-    }
-    if (strcmp(text, master->status_text) != 0) {
-        strcpy(master->status_text, text);
-        notify_send("STATUS=%s", text);
-    }
-    if (!master->was_ready && master->phase == MASTER_RUNNING && wanted > 0 && ready >= wanted) {
-        master->was_ready = true;
-        log_info("ready workers=%u", ready);
-        notify_send("READY=1\nMAINPID=%d\nSTATUS=%s", (int)master->pid, text);
-    }
-}
-
-static void
 reconcile_stop(struct master *master)
 {
     if (slots_any_left(master)) {
@@ -118,9 +88,7 @@ reconcile_stop(struct master *master)
     if (apps_any_left(master)) {
         if (master->phase == MASTER_STOPPING && !master->apps_stopping) {
             master->apps_stopping = true;
-            notify_send("EXTEND_TIMEOUT_USEC=%lld",
-                        (long long)(master->config->master.graceful_timeout_ms + STOP_MARGIN_MS) *
-                            1000);
+            service_extend(master->config->master.graceful_timeout_ms);
             apps_stop(master, false);
         }
         if (apps_any_left(master)) {
@@ -145,7 +113,7 @@ master_reconcile(struct master *master)
     } else {
         reconcile_stop(master);
     }
-    tell_status(master);
+    service_reconcile(master);
 }
 
 static void
@@ -187,15 +155,6 @@ master_changed(struct master *master)
     master->changed = true;
 }
 
-static void
-on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
-{
-    (void)loop;
-    (void)timer;
-    (void)revents;
-    notify_send("WATCHDOG=1");
-}
-
 /* ---- verbs ----------------------------------------------------------------------------------- */
 
 void
@@ -211,8 +170,7 @@ master_stop(struct master *master, bool quick)
     upgrade_cancel(master);
     reload_stop(master); /* with the addresses that it prepared: nobody will ever accept there */
     master->phase = phase;
-    notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
-                (long long)(graceful_ms + STOP_MARGIN_MS) * 1000);
+    service_stopping(master, graceful_ms);
     slots_stop(master, quick);
     resolver_child_stop(master);
     /* Now only what the workers hold keeps a port open, and they let go once its queue is accepted:
@@ -332,6 +290,7 @@ open_board(struct master *master, struct takeover *takeover)
         return -errno;
     }
     atomic_store_explicit(&master->board->started_ms, clock_mono_ms(), memory_order_relaxed);
+    fd_store_import_board(master->board);
     return 0;
 }
 
@@ -344,6 +303,10 @@ open_kernel_objects(struct master *master, struct takeover *takeover)
         return EX_OSERR;
     }
     ev_set_userdata(master->loop, master);
+    notify_open(master->loop);
+    if (takeover == NULL) {
+        fd_store_collect();
+    }
     int result = open_board(master, takeover);
     if (result != 0) {
         char text[128];
@@ -389,6 +352,8 @@ static int
 use_first_settings(struct master *master, struct config *config)
 {
     struct config_errors errors = {0};
+
+    fd_store_drop_unwanted(config);
     int status = reload_first(master, config, &errors);
 
     for (size_t i = 0; i < errors.count; i++) {
@@ -405,16 +370,11 @@ use_first_settings(struct master *master, struct config *config)
 static void
 start_watchers(struct master *master)
 {
-    int64_t watchdog_ms = notify_watchdog_ms();
-
     ev_prepare_init(&master->before_wait, on_before_wait);
     ev_prepare_start(master->loop, &master->before_wait);
     ev_timer_init(&master->again, on_again, 0., 0.);
-    ev_timer_init(&master->watchdog, on_watchdog, 0., ms_to_seconds(watchdog_ms));
-    if (watchdog_ms > 0) {
-        ev_timer_again(master->loop, &master->watchdog);
-    }
     progress_watch_start(master);
+    service_start(master);
 }
 
 static void
@@ -440,6 +400,7 @@ master_init(struct master *master, const struct config_args *args)
     reload_init(master);
     recycle_init(master);
     scaling_init(master);
+    service_init(master);
     upgrade_init(master);
 }
 
@@ -448,7 +409,7 @@ stop_watchers(struct master *master)
 {
     ev_prepare_stop(master->loop, &master->before_wait);
     ev_timer_stop(master->loop, &master->again);
-    ev_timer_stop(master->loop, &master->watchdog);
+    service_stop(master);
     progress_watch_stop(master);
     recycle_stop(master);
     scaling_stop(master);
@@ -490,6 +451,23 @@ master_release(struct master *master)
     }
 }
 
+/* Whether a bind names an inherited socket. */
+static bool
+is_bound(int fd, const char *name, void *context)
+{
+    const struct master *master = context;
+
+    for (size_t i = 0; i < master->config->master.bind.count; i++) {
+        const struct address *address = &master->config->master.bind.item[i];
+        if ((address->kind == ADDRESS_FD && address->fd == fd) ||
+            (address->kind == ADDRESS_SYSTEMD &&
+             strcmp(address->text + sizeof(ADDRESS_SYSTEMD_PREFIX) - 1, name) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int
 master_start(struct master *master, struct config *config, struct takeover *takeover)
 {
@@ -513,7 +491,6 @@ master_start(struct master *master, struct config *config, struct takeover *take
     if (status != 0) {
         return status;
     }
-    notify_open();
     signals_start(master);
     start_watchers(master);
     control_open(master);
@@ -521,6 +498,7 @@ master_start(struct master *master, struct config *config, struct takeover *take
         takeover_finish(takeover, master);
         return 0;
     }
+    inherited_tell_unused(is_bound, master);
     log_info("narwhal " NARWHAL_VERSION " started pid=%d workers=%u settings=%s", (int)master->pid,
              master_wanted_workers(master),
              master->config->path != NULL ? master->config->path : "none");

@@ -28,6 +28,7 @@
 #include "master/runtime_dir.h"
 #include "master/scaling.h"
 #include "master/server_registry.h"
+#include "master/service.h"
 #include "master/signals.h"
 #include "master/slots.h"
 #include "master/upgrade.h"
@@ -56,15 +57,14 @@ struct master {
     struct ev_loop *loop;
     ev_prepare before_wait; /* runs master_reconcile() when something changed */
     ev_timer again;         /* the same, when reconcile itself changed things */
-    ev_timer watchdog;
     bool changed;
     enum master_phase phase;
-    bool apps_stopping;    /* gracefully, after the workers */
-    bool was_ready;        /* all workers were READY once */
-    bool paused;           /* WINCH: no workers until HUP */
-    int workers_more;      /* by TTIN (+1) and TTOU (-1) */
-    pid_t pid;             /* the master's own */
-    char status_text[128]; /* the last STATUS= that was sent */
+    bool apps_stopping; /* gracefully, after the workers */
+    bool was_ready;     /* ready_min workers were READY once */
+    bool paused;        /* WINCH: no workers until HUP */
+    int workers_more;   /* by TTIN (+1) and TTOU (-1) */
+    pid_t pid;          /* the master's own */
+    struct service service;
     struct signal_watchers signals;
     struct scoreboard *board;
     int board_fd; /* owned */

@@ -24,8 +24,8 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
+#include "master/fd_store.h"
 #include "master/master.h"
-#include "master/notify.h"
 #include "master/worker_child.h"
 #include "master/waiting.h"
 
@@ -200,6 +200,7 @@ commit_addresses(struct master *master, struct prepared *prepared)
             log_info("no longer listening address=%s", address->bound.text);
             /* The workers' descriptors keep the socket open until its queue is accepted. */
             slots_revoke_address(master, address);
+            fd_store_forget_address(address);
             listen_address_close(address);
         }
     }
@@ -373,22 +374,13 @@ enter(struct master *master, enum reload_state state)
 /* ---- reload ---------------------------------------------------------------------------------- */
 
 static void
-tell_service_manager_done(struct master *master)
-{
-    /* Always, also after a failure: systemd waits for it. But not before the service was READY. */
-    if (master->was_ready) {
-        notify_send("READY=1\nSTATUS=%s", master->status_text);
-    }
-}
-
-static void
 refuse(struct master *master, const struct config_errors *errors)
 {
     for (size_t i = 0; i < errors->count; i++) {
         log_error("%s", errors->item[i]);
     }
     log_error("reload refused, the old settings go on errors=%zu", errors->count);
-    tell_service_manager_done(master);
+    service_reload_ends(master, EINVAL, errors->count > 0 ? errors->item[0] : "");
 }
 
 /* Adds an error for each change that only a restart can make. */
@@ -546,10 +538,7 @@ start(struct master *master)
 {
     struct config_errors errors = {0};
 
-    if (master->was_ready) {
-        notify_send("RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
-                    (long long)clock_mono_us());
-    }
+    service_reload_begins(master);
     struct config *config = config_load(master->args, &errors);
     if (config != NULL) {
         try_settings(master, config, &errors);
@@ -592,7 +581,8 @@ finish(struct master *master, enum roll_result roll)
         log_info("reload done serial=%llu changes=%zu", (unsigned long long)master->serial,
                  master->reload.changes);
     }
-    tell_service_manager_done(master);
+    service_reload_ends(master, roll == ROLL_FAILED ? ECANCELED : 0,
+                        roll == ROLL_FAILED ? "the new workers could not boot" : NULL);
 }
 
 void

@@ -379,7 +379,7 @@ plan_address(struct master *master, struct listen_address *address)
         homes[i] = address->lanes[i].home;
         owners[i] = address->lanes[i].owner;
     }
-    if (address->lane_count == 1 && homes[0] == LANE_SHARED) {
+    if (address->lane_count > 0 && homes[0] == LANE_SHARED) {
         return;
     }
     lane_plan(homes, address->lane_count, ready, BOARD_SLOTS_MAX, owners);

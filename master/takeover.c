@@ -21,6 +21,7 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
+#include "master/fd_store.h"
 #include "master/inherited.h"
 #include "master/instance.h"
 #include "master/master.h"
@@ -547,6 +548,9 @@ takeover_finish(struct takeover *takeover, struct master *master)
     state_release(&takeover->state);
     if (master->was_ready) {
         notify_send("READY=1\nMAINPID=%d", (int)master->pid);
+    }
+    if (takeover->new_board) {
+        fd_store_forget_board(); /* that of the predecessor: the new one is stored next */
     }
     if (takeover->settings_changed) {
         log_info("the settings have changed since they were read last: reload");

@@ -22,6 +22,7 @@
 #include "config/config.h"
 #include "master/after_fork.h"
 #include "master/deaths.h"
+#include "master/fd_store.h"
 #include "master/master.h"
 #include "master/proctitle.h"
 #include "master/slots.h"
@@ -146,7 +147,8 @@ become_worker(struct worker_child *worker, int channel_fd)
                                 .cell = worker->cell,
                                 .slot = worker->slot->number,
                                 .generation = worker->generation,
-                                .master_pid = master->pid};
+                                .master_pid = master->pid,
+                                .lanes_are_kept = fd_store_is_on()};
     const int keep[] = {heritage.channel_fd, heritage.error_log_fd, heritage.access_log_fd};
     char role[32];
     char title[48];

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/base/check.h"
@@ -24,6 +23,9 @@
 #include "config/base/log.h"
 
 #define FLUSH_AFTER_MS 1000
+/* What syslog and journald know the lines by: journalctl -t narwhal-access. */
+#define IDENTIFIER "narwhal-access"
+#define STREAM_PREFIX "<6>" /* LOG_PRIORITY_INFO */
 
 _Static_assert(ACCESS_LINE_MAX >= PIPE_BUF && ACCESS_BUFFER_BYTES >= 2 * ACCESS_LINE_MAX,
                "a line fits into the buffer beside the rest of another");
@@ -125,6 +127,11 @@ lose_all(struct access_log *log, const char *why)
 static size_t
 next_part(const struct access_log *log, const char *bytes, size_t length)
 {
+    if (log_sink_is_datagram(&log->sink)) {
+        const char *end = memchr(bytes, '\n', length);
+        CHECK(end != NULL);
+        return (size_t)(end - bytes) + 1;
+    }
     if (log->is_file || length <= PIPE_BUF) {
         return length;
     }
@@ -135,8 +142,14 @@ next_part(const struct access_log *log, const char *bytes, size_t length)
 
 /* As write(2), and EAGAIN also where it would block. */
 static ssize_t
-write_now(const struct access_log *log, const char *bytes, size_t length)
+write_now(struct access_log *log, const char *bytes, size_t length)
 {
+    if (log_sink_is_datagram(&log->sink)) {
+        int result =
+            log_sink_send(&log->sink, LOG_PRIORITY_INFO, IDENTIFIER, "", bytes, length - 1);
+        errno = -result;
+        return result == 0 ? (ssize_t)length : -1;
+    }
     if (log->may_block) {
         /* A pipe is ready for writing when PIPE_BUF bytes fit. Another worker may be faster
          * between the two calls; then this one waits for the reader, once. */
@@ -235,6 +248,12 @@ access_log_add(struct access_log *log, const struct access_record *record)
         log->lost++;
         return;
     }
+    if (log->sink.kind == LOG_SINK_JOURNAL_STREAM) {
+        const size_t prefix = sizeof(STREAM_PREFIX) - 1;
+        memcpy(log->buffer + log->used, STREAM_PREFIX, prefix);
+        log->used += prefix;
+        line_max -= prefix;
+    }
     log->used +=
         access_format_line(log->format, record, log->pid, log->buffer + log->used, line_max);
     schedule(log);
@@ -245,7 +264,8 @@ access_log_add(struct access_log *log, const struct access_record *record)
 void
 access_log_init(struct access_log *log, struct ev_loop *loop)
 {
-    *log = (struct access_log){.fd = -1, .loop = loop, .pid = (uint32_t)getpid()};
+    *log =
+        (struct access_log){.fd = -1, .sink = {.fd = -1}, .loop = loop, .pid = (uint32_t)getpid()};
     ev_timer_init(&log->flush_timer, on_flush_timer, 0.0, 0.0);
     log->flush_timer.data = log;
 }
@@ -264,8 +284,6 @@ access_log_release(struct access_log *log)
 void
 access_log_set_fd(struct access_log *log, int fd)
 {
-    struct stat status;
-
     access_log_flush(log);
     if (log->head_is_rest) {
         /* Its beginning is in the old target; half a line in the new one would be no line. */
@@ -277,12 +295,13 @@ access_log_set_fd(struct access_log *log, int fd)
     }
     fd_close(&log->fd);
     log->fd = fd;
+    log_sink_set(&log->sink, fd);
     log->error = 0;
     if (fd == -1) {
         lose_all(log, "is off");
     } else {
         int flags = fcntl(fd, F_GETFL);
-        log->is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+        log->is_file = log->sink.kind == LOG_SINK_FILE;
         log->may_block = !log->is_file && flags != -1 && (flags & O_NONBLOCK) == 0;
     }
     schedule(log);

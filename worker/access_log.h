@@ -5,6 +5,9 @@
  * Nothing is allocated and no timer runs before the first line, nor a timer while there is nothing
  * to write.
  *
+ * Syslog and journald get a datagram for each line; a line that systemd reads from a stream begins
+ * with its priority, so that a request can never give it another one.
+ *
  * Workers share the file or pipe behind the log. To a file each writes its whole buffer (O_APPEND);
  * to anything else whole lines of at most PIPE_BUF bytes together, which the kernel takes at once
  * or not at all (pipe(7)), so that lines of several workers never mix. It never waits for a reader:
@@ -17,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "config/base/log_sink.h"
 #include "config/base/str.h"
 #include "worker/http/request.h"
 #include "worker/peer.h"
@@ -61,6 +65,7 @@ struct access_log {
     ev_timer flush_timer; /* active only while the buffer holds something */
     bool failing;         /* a failed write was reported; say it once until it works again */
     /* What the descriptor is like: set with it. */
+    struct log_sink sink;
     bool is_file;      /* a regular file: takes any size */
     bool may_block;    /* not O_NONBLOCK, as an inherited stdout: asked before each write */
     bool head_is_rest; /* the buffer begins within a line; fd has its beginning */

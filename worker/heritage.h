@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,4 +20,5 @@ struct heritage {
     uint32_t slot; /* its stable number: "worker 2" */
     uint32_t generation;
     pid_t master_pid;
+    bool lanes_are_kept; /* the service manager has them: another master will serve their queues */
 };

@@ -318,6 +318,9 @@ lose_master(struct worker *worker)
         leave(worker);
         return;
     }
+    if (worker->heritage->lanes_are_kept) {
+        acceptor_release(worker); /* without accepting what is queued: the next master does */
+    }
     drain(worker, worker->live->config->master.graceful_timeout_ms);
 }
 

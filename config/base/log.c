@@ -9,28 +9,35 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/base/clock.h"
 #include "config/base/fd.h"
+#include "config/base/log_sink.h"
 
 /* Longest line; what is longer is cut and marked. Below PIPE_BUF (4096, pipe(7)), so that lines
  * written to a pipe stay whole too. */
 #define LOG_LINE_MAX 3072
 
 static struct {
-    int fd;
-    bool is_file;       /* never makes a writer wait for a reader */
+    struct log_sink sink;
     unsigned long lost; /* lines dropped since the last one that was taken */
     enum log_level level;
     char role[32];
-} log_state = {.fd = STDERR_FILENO, .level = LOG_LEVEL_INFO, .role = "narwhal"};
+} log_state = {.sink = {.fd = STDERR_FILENO, .kind = LOG_SINK_STREAM},
+               .level = LOG_LEVEL_INFO,
+               .role = "narwhal"};
 
 static const char *const level_names[LOG_LEVEL_COUNT] = {[LOG_LEVEL_ERROR] = "error",
                                                          [LOG_LEVEL_WARN] = "warn",
                                                          [LOG_LEVEL_INFO] = "info",
                                                          [LOG_LEVEL_DEBUG] = "debug"};
+
+static const enum log_priority priorities[LOG_LEVEL_COUNT] = {
+    [LOG_LEVEL_ERROR] = LOG_PRIORITY_ERROR,
+    [LOG_LEVEL_WARN] = LOG_PRIORITY_WARNING,
+    [LOG_LEVEL_INFO] = LOG_PRIORITY_INFO,
+    [LOG_LEVEL_DEBUG] = LOG_PRIORITY_DEBUG};
 
 void
 log_setup(int fd, enum log_level level, const char *role)
@@ -49,16 +56,13 @@ log_set_level(enum log_level level)
 void
 log_set_fd(int fd)
 {
-    struct stat status;
-
-    log_state.fd = fd;
-    log_state.is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    log_sink_set(&log_state.sink, fd);
 }
 
 int
 log_fd(void)
 {
-    return log_state.fd;
+    return log_state.sink.fd;
 }
 
 bool
@@ -72,9 +76,9 @@ log_enabled(enum log_level level)
 bool
 log_takes_line(void)
 {
-    struct pollfd poll_fd = {.fd = log_state.fd, .events = POLLOUT};
+    struct pollfd poll_fd = {.fd = log_state.sink.fd, .events = POLLOUT};
 
-    return log_state.is_file || poll(&poll_fd, 1, 0) != 0;
+    return log_state.sink.kind == LOG_SINK_FILE || poll(&poll_fd, 1, 0) != 0;
 }
 
 const char *
@@ -96,23 +100,37 @@ blunt_control_bytes(char *text, size_t length)
     }
 }
 
+/* line has its head, whose first head bytes a reader of datagrams gets as fields, and its line end.
+ */
 static void
-put_line(const char *line, size_t length)
+put_line(enum log_level level, const char *line, size_t head, size_t length)
 {
     if (!log_takes_line()) {
         log_state.lost++;
         return;
     }
-    (void)fd_write(log_state.fd, line,
-                   length); /* a log that cannot be written has nobody to tell */
+    /* A log that cannot be written has nobody to tell. */
+    if (log_sink_is_datagram(&log_state.sink)) {
+        if (log_sink_send(&log_state.sink, priorities[level], "narwhal", log_state.role,
+                          line + head, length - head - 1) != 0) {
+            log_state.lost++;
+        }
+    } else {
+        (void)fd_write(log_state.sink.fd, line, length);
+    }
 }
 
-/* The time, level and process that begin a line; returns the length. */
+/* The time, level and process that begin a line; returns the length. For systemd its priority
+ * (sd-daemon(3)) and no time, which the journal has anyway. */
 static size_t
 put_head(char *line, size_t size, enum log_level level)
 {
     char when[CLOCK_ISO8601_SIZE];
 
+    if (log_state.sink.kind == LOG_SINK_JOURNAL_STREAM) {
+        return (size_t)snprintf(line, size, "<%d>%s %s[%d]: ", (int)priorities[level],
+                                level_names[level], log_state.role, (int)getpid());
+    }
     clock_format_iso8601(clock_real_ms(), when);
     return (size_t)snprintf(line, size, "%s %s %s[%d]: ", when, level_names[level], log_state.role,
                             (int)getpid());
@@ -126,12 +144,13 @@ tell_lost_lines(void)
     if (log_state.lost == 0 || !log_takes_line()) {
         return;
     }
-    size_t used = put_head(line, sizeof(line), LOG_LEVEL_WARN);
+    size_t head = put_head(line, sizeof(line), LOG_LEVEL_WARN);
+    size_t used = head;
     used += (size_t)snprintf(line + used, sizeof(line) - used,
                              "the reader of the log was too slow, lines are lost lost=%lu\n",
                              log_state.lost);
     log_state.lost = 0;
-    put_line(line, used);
+    put_line(LOG_LEVEL_WARN, line, head, used);
 }
 
 void
@@ -139,7 +158,8 @@ log_write_v(enum log_level level, const char *format, va_list args)
 {
     int saved_errno = errno;
     char line[LOG_LINE_MAX];
-    size_t used = put_head(line, sizeof(line), level);
+    size_t head = put_head(line, sizeof(line), level);
+    size_t used = head;
 
     errno = saved_errno; /* for a %m in the message */
     int body = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
@@ -154,7 +174,7 @@ log_write_v(enum log_level level, const char *format, va_list args)
     }
     line[used++] = '\n';
     tell_lost_lines();
-    put_line(line, used);
+    put_line(level, line, head, used);
     errno = saved_errno;
 }
 

@@ -5,7 +5,9 @@
  *
  *   2026-11-21T10:40:01.123Z warn master[4711]: worker died slot=2 pid=4720 signal=SIGKILL
  *
- * Message first, then key=value tails. errno is preserved by every function here.
+ * Where systemd reads it (log_sink.h) the line begins with the priority and has no time; syslog and
+ * journald get all but the message as fields. Message first, then key=value tails. errno is
+ * preserved by every function here.
  */
 #pragma once
 

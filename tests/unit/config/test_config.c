@@ -271,7 +271,7 @@ Test(config, made_routes_are_checked_as_others)
                   "--app: unknown placeholder {x}; allowed are {fd}, {socket} and {port}\n");
     expect_errors(FLAGS("--backend", "127.0.0.1"), NULL,
                   "--backend: \"127.0.0.1\" is no address; allowed are HOST:PORT, [IPV6]:PORT, "
-                  ":PORT, unix:/PATH or fd://N\n");
+                  ":PORT, unix:/PATH, systemd:NAME or fd://N\n");
     expect_errors(FLAGS("--backend", "127.0.0.1:1", "--backend", "127.0.0.1:1"), NULL,
                   "--backend: 127.0.0.1:1 is there twice (for more requests give it weight=N), "
                   "first at --backend\n");

@@ -91,6 +91,8 @@ static const struct good goods[] = {
     {VALUE_TARGET, 0, 0, "off", "off"},
     {VALUE_TARGET, 1, 0, "stdout", "stdout"},
     {VALUE_TARGET, 1, 0, "stderr", "stderr"},
+    {VALUE_TARGET, 1, 0, "syslog", "syslog"},
+    {VALUE_TARGET, 0, 0, "journald", "journald"},
     {VALUE_TARGET, 1, 0, "/var/log/n.log", "/var/log/n.log"},
     {VALUE_TARGET, 1, 0, "./off", "/home/off"},
     {VALUE_ADDRESSES, 0, 0, "127.0.0.1:8000", "127.0.0.1:8000"},
@@ -103,6 +105,8 @@ static const struct good goods[] = {
     {VALUE_ADDRESSES, 0, 0, "unix:/run/n.sock", "unix:/run/n.sock"},
     {VALUE_ADDRESSES, 0, 0, "fd://3", "fd://3"},
     {VALUE_ADDRESSES, 0, 0, "fd://65535", "fd://65535"},
+    {VALUE_ADDRESSES, 0, 0, "systemd:http", "systemd:http"},
+    {VALUE_ADDRESSES, 0, 0, "systemd:narwhal.socket", "systemd:narwhal.socket"},
     {VALUE_ADDRESSES, 0, 0, "", NULL},
     {VALUE_SERVERS, 0, 0, "api.internal:8000", "dns:api.internal:8000"},
     {VALUE_SERVERS, 0, 0, "DNS-1.Example.:80", "dns:dns-1.example.:80"},
@@ -186,7 +190,7 @@ struct bad {
 
 #define DURATION_RULE ", a whole number with the unit ms, s, m or h"
 #define SIZE_RULE ", a whole number of bytes or with k, m or g"
-#define ADDRESS_RULE "allowed are HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH or fd://N"
+#define ADDRESS_RULE "allowed are HOST:PORT, [IPV6]:PORT, :PORT, unix:/PATH, systemd:NAME or fd://N"
 
 static const struct bad bads[] = {
     {VALUE_COUNT, 1, 5, "6", "\"6\" is out of range; it must be from 1 to 5"},
@@ -226,7 +230,7 @@ static const struct bad bads[] = {
     {VALUE_LEVEL, 0, 0, "wrn",
      "\"wrn\" is not allowed; it must be error, warn, info or debug; did you mean \"warn\"?"},
     {VALUE_TARGET, 1, 0, "",
-     "\"\" is not allowed; it must be stdout, stderr, or the path of a file "
+     "\"\" is not allowed; it must be stdout, stderr, syslog, journald, or the path of a file "
      "with a '/' in it"},
     {VALUE_ADDRESSES, 0, 0, "8000", "\"8000\" is no address; " ADDRESS_RULE},
     {VALUE_ADDRESSES, 0, 0, "1.2.3:80",
@@ -247,6 +251,12 @@ static const struct bad bads[] = {
      "unix:/run/narwhal/http.sock"},
     {VALUE_ADDRESSES, 0, 0, "fd://65536",
      "\"fd://65536\" must be fd:// and a descriptor number from 3 to 65535"},
+    {VALUE_ADDRESSES, 0, 0, "systemd:",
+     "\"systemd:\" must be systemd: and the name that FileDescriptorName= of a .socket unit gives "
+     "to its sockets (at most 111 characters, no ':'), for example systemd:http"},
+    {VALUE_ADDRESSES, 0, 0, "systemd:a:b",
+     "\"systemd:a:b\" must be systemd: and the name that FileDescriptorName= of a .socket unit "
+     "gives to its sockets (at most 111 characters, no ':'), for example systemd:http"},
     {VALUE_SERVERS, 0, 0, "dns:1.2.3.4:80",
      "\"dns:1.2.3.4:80\" must be dns:HOST:PORT with the name of a host, for example "
      "dns:api.internal:8000"},
