@@ -331,9 +331,14 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
 static void
 take_error_log(int *fd)
 {
-    if (*fd != -1 && dup3(*fd, log_fd(), O_CLOEXEC) == -1) {
-        log_error("cannot change to the reopened error log: %s", strerror(errno));
+    if (*fd == -1) {
+        return;
     }
+    if (dup3(*fd, log_fd(), O_CLOEXEC) == -1) {
+        log_error("cannot change to the reopened error log: %s", strerror(errno));
+        return;
+    }
+    log_set_fd(log_fd()); /* it may be of another kind */
 }
 
 static void

@@ -22,6 +22,7 @@
 static struct {
     int fd;
     bool is_file;       /* never makes a writer wait for a reader */
+    bool is_torn;       /* the last line is there in part: a file system that is full */
     unsigned long lost; /* lines dropped since the last one that was taken */
     enum log_level level;
     char role[32];
@@ -52,6 +53,7 @@ log_set_fd(int fd)
     struct stat status;
 
     log_state.fd = fd;
+    log_state.is_torn = false;
     log_state.is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
 }
 
@@ -103,8 +105,11 @@ put_line(const char *line, size_t length)
         log_state.lost++;
         return;
     }
-    (void)fd_write(log_state.fd, line,
-                   length); /* a log that cannot be written has nobody to tell */
+    ssize_t n = fd_write(log_state.fd, line, length);
+    if (n != (ssize_t)length) { /* a log that cannot be written has nobody to tell, now */
+        log_state.lost++;
+        log_state.is_torn = log_state.is_torn || n > 0;
+    }
 }
 
 /* The time, level and process that begin a line; returns the length. */
@@ -122,16 +127,28 @@ static void
 tell_lost_lines(void)
 {
     char line[256];
+    unsigned long lost = log_state.lost;
+    bool was_torn = log_state.is_torn;
+    size_t used = 0;
 
-    if (log_state.lost == 0 || !log_takes_line()) {
+    if (lost == 0 || !log_takes_line()) {
         return;
     }
-    size_t used = put_head(line, sizeof(line), LOG_LEVEL_WARN);
+    if (was_torn) {
+        line[used++] = '\n'; /* what follows is a line of its own */
+    }
+    used += put_head(line + used, sizeof(line) - used, LOG_LEVEL_WARN);
     used += (size_t)snprintf(line + used, sizeof(line) - used,
-                             "the reader of the log was too slow, lines are lost lost=%lu\n",
-                             log_state.lost);
+                             "the reader of the log was too slow, or its file system full: lines "
+                             "are lost lost=%lu\n",
+                             lost);
     log_state.lost = 0;
+    log_state.is_torn = false;
     put_line(line, used);
+    if (log_state.lost > 0) {
+        log_state.lost = lost;
+        log_state.is_torn = log_state.is_torn || was_torn;
+    }
 }
 
 void
