@@ -2,6 +2,7 @@
 """narwhal as PID 1 of a PID namespace, with a root that is read-only and without any privilege: what
 a container is to a process. See docs/containers.md."""
 import os
+import re
 import shutil
 import signal
 import time
@@ -9,7 +10,8 @@ import time
 import pytest
 
 import client
-from narwhal import APPS, Narwhal, children_of, process_stat, title_of, wait_app, wait_until
+from narwhal import (APPS, REPOSITORY, Narwhal, children_of, process_stat, run_narwhal, title_of,
+                     wait_app, wait_until)
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces"),
@@ -141,3 +143,56 @@ def test_workers_auto_goes_by_the_cgroup(limit, workers):
         count = narwhal.status()["workers_wanted"]
         assert count == (workers or len(os.sched_getaffinity(0)))
         assert len(narwhal.workers()) == count
+
+
+# ---- the files that ship -------------------------------------------------------------------------
+def load_settings(text, tmp_path):
+    """Whether narwhal takes them: their folder is one of the image, so another stands for it."""
+    path = tmp_path / "narwhal.ini"
+    path.write_text(text.replace("/srv/www", str(tmp_path)), encoding="utf-8")
+    status, _, error = run_narwhal("--check-config", "-c", path)
+    assert status == 0, error
+
+
+def test_settings_of_the_image_load(tmp_path):
+    with open(f"{REPOSITORY}/etc/container/narwhal.ini", encoding="utf-8") as file:
+        text = file.read()
+    load_settings(text, tmp_path)
+    with open(f"{REPOSITORY}/etc/container/Containerfile", encoding="utf-8") as file:
+        container = file.read()
+    control = re.search(r"^control = (.*)$", text, re.M)[1]
+    port = re.search(r"^bind = .*:(\d+)$", text, re.M)[1]
+    assert f'"-s", "{control}"' in container and f"EXPOSE {port}" in container
+    # Its packages are those of the build.
+    with open(f"{REPOSITORY}/etc/packages.txt", encoding="utf-8") as file:
+        packages = [line for line in file.read().splitlines() if line and line[0] != "#"][:8]
+    assert all(re.search(rf"[ ]{re.escape(name)}[ \n]", container) for name in packages), packages
+
+
+def test_kubernetes_objects_fit_each_other(tmp_path):
+    yaml = pytest.importorskip("yaml", reason="no python3-yaml")
+    with open(f"{REPOSITORY}/etc/kubernetes/narwhal.yaml", encoding="utf-8") as file:
+        objects = {item["kind"]: item for item in yaml.safe_load_all(file)}
+    ini = objects["ConfigMap"]["data"]["narwhal.ini"]
+    load_settings(ini, tmp_path)
+    pod = objects["Deployment"]["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    labels = pod["metadata"]["labels"].items()
+    for selector in (objects["Deployment"]["spec"]["selector"]["matchLabels"],
+                     objects["Service"]["spec"]["selector"],
+                     objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]):
+        assert selector.items() <= labels
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"bind = 0.0.0.0:{ports['http']}\n" in ini
+    assert objects["Service"]["spec"]["ports"][0]["targetPort"] in ports
+    for probe in ("startupProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["port"] in ports and f"path = ={asked['path']}\n" in ini
+    assert f"control = {container['livenessProbe']['exec']['command'][2]}\n" in ini
+    graceful = int(re.search(r"graceful_timeout = (\d+)s", ini)[1])
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pause + 2 * graceful < pod["spec"]["terminationGracePeriodSeconds"]
+    target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert target["name"] == objects["Deployment"]["metadata"]["name"]
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
