@@ -344,7 +344,9 @@ on_outgrown(struct worker_child *worker, const struct channel_message *message)
 
     if (message->serial == 0) {
         worker->outgrown_ms = clock_mono_ms();
-        if (worker->child.state == CHILD_READY && !worker->leaving) {
+        /* After a replacement that failed the operator's next reload has the say. */
+        bool is_wanted = !worker->leaving && !master->slots.roll_failed;
+        if (worker->child.state == CHILD_READY && is_wanted) {
             log_info("%s is replaced: its sandbox has no room for the folder that was replaced "
                      "pid=%d folder=%s",
                      worker->child.name, (int)worker->child.pid, message->text);
