@@ -4,7 +4,8 @@
  * and one that goes by Landlock, before and after entering. Prints the fastest of many rounds,
  * because other processes only ever add to it.
  *
- *   build/release/sandbox_cost
+ *   gcc -O2 -D_GNU_SOURCE -I. tests/bench/sandbox_cost.c worker/sandbox.c config/base/[a-z]*.c \
+ *       -lseccomp -lev -o /tmp/sandbox_cost && /tmp/sandbox_cost
  */
 #include <fcntl.h>
 #include <stdio.h>
