@@ -133,12 +133,23 @@ def test_stops_within_the_grace_period(sig):
             assert time.monotonic() - began < 2 * 2 + 4
 
 
-@pytest.mark.parametrize("limit,workers", [("50000 100000", 1), ("100000 100000", 1),
-                                           ("max 100000", None)])
-def test_workers_auto_goes_by_the_cgroup(limit, workers):
-    """A cgroup namespace, as container runtimes make them: its root is the container's."""
-    more = ("mount -t tmpfs none /sys/fs/cgroup && "
-            f"echo '{limit}' > /sys/fs/cgroup/cpu.max &&")
+V1 = ("mkdir -p /sys/fs/cgroup/cpu && echo {} > /sys/fs/cgroup/cpu/cpu.cfs_quota_us && "
+      "echo 100000 > /sys/fs/cgroup/cpu/cpu.cfs_period_us &&")
+V2 = "echo '{} 100000' > /sys/fs/cgroup/cpu.max &&"
+
+
+def has_v1():
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        return re.search(r"^\d+:([a-z,]+,)?cpu[,:]", file.read(), re.M) is not None
+
+
+@pytest.mark.parametrize("files,limit,workers", [
+    (V2, "50000", 1), (V2, "100000", 1), (V2, "max", None),
+    pytest.param(V1, "50000", 1, marks=pytest.mark.skipif(not has_v1(), reason="no cgroup v1")),
+    (V1, "-1", None)])
+def test_workers_auto_goes_by_the_cgroup(files, limit, workers):
+    """What a container sees: the root of the tree is its own group."""
+    more = f"mount -t tmpfs none /sys/fs/cgroup && {files.format(limit)}"
     with Container({**HELLO, "master": {"workers": "auto"}}, more=more) as narwhal:
         count = narwhal.status()["workers_wanted"]
         assert count == (workers or len(os.sched_getaffinity(0)))
