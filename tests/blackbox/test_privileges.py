@@ -221,5 +221,7 @@ def test_control_socket_that_was_left_behind_is_replaced():
         narwhal.process.wait(client.DEADLINE)
         assert os.path.exists(narwhal.control_path)
         wait_until(lambda: not narwhal.processes(), "the end of all")
-        narwhal.start()
+        mark = narwhal.mark()
+        narwhal.start(ready=False)
+        narwhal.wait_log("ready workers", since=mark)
         assert narwhal.status()["pid"] == narwhal.pid
