@@ -214,14 +214,12 @@ def test_control_socket_of_a_living_master_is_not_taken():
 
 
 def test_control_socket_that_was_left_behind_is_replaced():
-    with Narwhal(HELLO, start=False) as narwhal:
-        narwhal.start()
-        for child in [narwhal.pid, *children_of(narwhal.pid)]:
+    with Narwhal(HELLO) as dead:
+        for child in [dead.pid, *children_of(dead.pid)]:
             os.kill(child, signal.SIGKILL)
-        narwhal.process.wait(client.DEADLINE)
-        assert os.path.exists(narwhal.control_path)
-        wait_until(lambda: not narwhal.processes(), "the end of all")
-        mark = narwhal.mark()
-        narwhal.start(ready=False)
-        narwhal.wait_log("ready workers", since=mark)
-        assert narwhal.status()["pid"] == narwhal.pid
+        dead.process.wait(client.DEADLINE)
+        wait_until(lambda: not dead.processes(), "the end of all")
+        assert os.path.exists(dead.control_path)
+        with Narwhal({**HELLO, "master": {"control": dead.control_path}}) as narwhal:
+            narwhal.control_path = dead.control_path
+            assert narwhal.status()["pid"] == narwhal.pid
