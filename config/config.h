@@ -26,6 +26,8 @@
 #define SETTING_FIELD_LISTEN(key) enum listen_mode key;
 #define SETTING_FIELD_PROXY(key) enum proxy_version key;
 #define SETTING_FIELD_TOLD(key) enum told_by key;
+#define SETTING_FIELD_SANDBOX(key) enum sandbox_mode key;
+#define SETTING_FIELD_OCTAL(key) int64_t key;
 #define SETTING_FIELD_NETWORKS(key) struct network_list key;
 #define SETTING_FIELD_TARGET(key) struct log_target key;
 #define SETTING_FIELD_ADDRESSES(key) struct address_list key;

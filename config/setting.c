@@ -29,6 +29,8 @@
 #define MEMBER_LISTEN(key) key
 #define MEMBER_PROXY(key) key
 #define MEMBER_TOLD(key) key
+#define MEMBER_SANDBOX(key) key
+#define MEMBER_OCTAL(key) key
 #define MEMBER_NETWORKS(key) key
 #define MEMBER_TARGET(key) key
 #define MEMBER_ADDRESSES(key) key

@@ -182,6 +182,25 @@ parse_number(enum value_type type, const struct value_rules *rules, const char *
     return NULL;
 }
 
+/* Always octal, with or without a 0 in front: nobody means a mode in decimal. */
+static char *
+parse_octal(const struct value_rules *rules, const char *text, int64_t *ret_number)
+{
+    size_t length = strspn(text, "01234567");
+    int64_t number = 0;
+
+    for (size_t i = 0; i < length && i < 8; i++) {
+        number = number * 8 + (text[i] - '0');
+    }
+    if (length == 0 || length > 8 || text[length] != '\0' || number < rules->min ||
+        number > rules->max) {
+        return value_error(text, "must be an octal number from %04llo to %04llo",
+                           (unsigned long long)rules->min, (unsigned long long)rules->max);
+    }
+    *ret_number = number;
+    return NULL;
+}
+
 /* ---- words --------------------------------------------------------------------------------- */
 
 static const char *const bool_names[] = {"off", "on", NULL};
@@ -202,6 +221,10 @@ static const char *const proxy_names[] = {
 static const char *const told_names[] = {[TOLD_BY_X_FORWARDED] = "x_forwarded",
                                          [TOLD_BY_FORWARDED] = "forwarded",
                                          [TOLD_BY_COUNT] = NULL};
+static const char *const sandbox_names[] = {[SANDBOX_AUTO] = "auto",
+                                            [SANDBOX_ON] = "on",
+                                            [SANDBOX_OFF] = "off",
+                                            [SANDBOX_MODE_COUNT] = NULL};
 _Static_assert(sizeof(level_names) / sizeof(level_names[0]) == LOG_LEVEL_COUNT + 1,
                "a name for each level");
 
@@ -213,7 +236,14 @@ names_of(enum value_type type)
            : type == VALUE_BALANCE ? balance_names
            : type == VALUE_PROXY   ? proxy_names
            : type == VALUE_TOLD    ? told_names
+           : type == VALUE_SANDBOX ? sandbox_names
                                    : listen_names;
+}
+
+const char *
+sandbox_mode_name(enum sandbox_mode mode)
+{
+    return sandbox_names[mode];
 }
 
 static void
@@ -276,6 +306,7 @@ _Static_assert(sizeof(enum log_level) == sizeof(unsigned int), "enum is as wide 
 _Static_assert(sizeof(enum balance) == sizeof(unsigned int), "enum is as wide as unsigned");
 _Static_assert(sizeof(enum proxy_version) == sizeof(unsigned int), "enum is as wide as unsigned");
 _Static_assert(sizeof(enum told_by) == sizeof(unsigned int), "enum is as wide as unsigned");
+_Static_assert(sizeof(enum sandbox_mode) == sizeof(unsigned int), "enum is as wide as unsigned");
 _Static_assert(sizeof(enum listen_mode) == sizeof(unsigned int), "enum is as wide as unsigned");
 
 static unsigned int
@@ -621,6 +652,8 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
     case VALUE_DURATION:
     case VALUE_SIZE:
         return parse_number(type, rules, text, field);
+    case VALUE_OCTAL:
+        return parse_octal(rules, text, field);
     case VALUE_BOOL:
         return parse_bool(text, field);
     case VALUE_TEXT:
@@ -633,6 +666,7 @@ value_parse(enum value_type type, const struct value_rules *rules, const char *t
     case VALUE_LISTEN:
     case VALUE_PROXY:
     case VALUE_TOLD:
+    case VALUE_SANDBOX:
         return parse_enum(type, text, field);
     case VALUE_TARGET:
         return parse_target(rules, text, field);
@@ -672,12 +706,14 @@ value_count(enum value_type type, const void *field)
     case VALUE_WORKERS:
     case VALUE_DURATION:
     case VALUE_SIZE:
+    case VALUE_OCTAL:
     case VALUE_BOOL:
     case VALUE_LEVEL:
     case VALUE_BALANCE:
     case VALUE_LISTEN:
     case VALUE_PROXY:
     case VALUE_TOLD:
+    case VALUE_SANDBOX:
     case VALUE_TARGET:
         return 1;
     case VALUE_TEXT:
@@ -736,6 +772,9 @@ value_print(enum value_type type, const void *field, size_t index, struct buf *o
             print_number(type, *(const int64_t *)field, out);
         }
         break;
+    case VALUE_OCTAL:
+        buf_addf(out, "%04llo", (unsigned long long)*(const int64_t *)field);
+        break;
     case VALUE_BOOL:
         buf_add_text(out, bool_names[*(const bool *)field ? 1 : 0]);
         break;
@@ -748,6 +787,7 @@ value_print(enum value_type type, const void *field, size_t index, struct buf *o
     case VALUE_LISTEN:
     case VALUE_PROXY:
     case VALUE_TOLD:
+    case VALUE_SANDBOX:
         buf_add_text(out, names_of(type)[enum_load(field)]);
         break;
     case VALUE_TARGET: {
@@ -816,6 +856,7 @@ value_release(enum value_type type, void *field)
     case VALUE_WORKERS:
     case VALUE_DURATION:
     case VALUE_SIZE:
+    case VALUE_OCTAL:
         *(int64_t *)field = 0;
         return;
     case VALUE_BOOL:
@@ -826,6 +867,7 @@ value_release(enum value_type type, void *field)
     case VALUE_LISTEN:
     case VALUE_PROXY:
     case VALUE_TOLD:
+    case VALUE_SANDBOX:
         memset(field, 0, sizeof(unsigned int));
         return;
     case VALUE_TEXT:
@@ -899,6 +941,10 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
     case VALUE_SIZE:
         print_range(type, rules, out);
         return;
+    case VALUE_OCTAL:
+        buf_addf(out, "%04llo to %04llo, in octal", (unsigned long long)rules->min,
+                 (unsigned long long)rules->max);
+        return;
     case VALUE_BOOL:
         buf_add_text(out, "on or off (also yes, no, true, false)");
         return;
@@ -913,6 +959,7 @@ value_print_allowed(enum value_type type, const struct value_rules *rules, struc
     case VALUE_LISTEN:
     case VALUE_PROXY:
     case VALUE_TOLD:
+    case VALUE_SANDBOX:
         print_names(names_of(type), out);
         return;
     case VALUE_TARGET:

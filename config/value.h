@@ -94,6 +94,10 @@ enum proxy_version { PROXY_OFF = 0, PROXY_V1, PROXY_V2, PROXY_VERSION_COUNT };
 /* Which fields of a trusted peer are believed. */
 enum told_by { TOLD_BY_X_FORWARDED = 0, TOLD_BY_FORWARDED, TOLD_BY_COUNT };
 
+/* Whether workers are fenced in by Landlock and seccomp, see worker/sandbox.h. */
+enum sandbox_mode { SANDBOX_AUTO = 0, SANDBOX_ON, SANDBOX_OFF, SANDBOX_MODE_COUNT };
+const char *sandbox_mode_name(enum sandbox_mode mode);
+
 /* Where a log goes. */
 enum target_kind {
     TARGET_OFF = 0,
@@ -140,6 +144,8 @@ enum value_type {
     VALUE_LISTEN,    /* enum listen_mode */
     VALUE_PROXY,     /* enum proxy_version */
     VALUE_TOLD,      /* enum told_by */
+    VALUE_SANDBOX,   /* enum sandbox_mode */
+    VALUE_OCTAL,     /* int64_t, written in octal: bits of a file's mode */
     VALUE_TARGET,    /* struct log_target */
     VALUE_ADDRESSES, /* struct address_list */
     VALUE_SERVERS,   /* struct server_list */

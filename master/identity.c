@@ -6,11 +6,14 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "config/base/buf.h"
@@ -99,7 +102,10 @@ resolve_group(const struct config *config, struct identity *identity, struct buf
 int
 identity_resolve(const struct config *config, struct identity *ret_identity, struct buf *error)
 {
-    struct identity identity = {.uid = geteuid(), .gid = getegid()};
+    struct identity identity = {.umask = (mode_t)config->master.umask,
+                                .socket_mode = (mode_t)config->master.unix_mode,
+                                .uid = geteuid(),
+                                .gid = getegid()};
     int result = 0;
 
     if (config->master.user != NULL) {
@@ -123,26 +129,50 @@ identity_resolve(const struct config *config, struct identity *ret_identity, str
     return 0;
 }
 
-int
-identity_take(const struct identity *identity)
+/* Until the kernel does not know the number: it may know more of them than the headers do. A root
+ * of a container that may not do this has few capabilities to lose, and no_new_privs keeps them
+ * from coming back. */
+static void
+empty_bounding_set(void)
 {
-    if (!identity->drop) {
-        return 0;
+    for (unsigned long number = 0; prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0; number++) {
+        ;
     }
-    if (setgroups(identity->group_count, identity->groups) == -1 ||
-        setresgid(identity->gid, identity->gid, identity->gid) == -1 ||
-        setresuid(identity->uid, identity->uid, identity->uid) == -1) {
+}
+
+/* Ambient capabilities outlive a change of user (capabilities(7)), and a service manager may have
+ * given some to a master that never was root, as CAP_NET_BIND_SERVICE for its ports. */
+static int
+clear_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    /* EINVAL: Linux before 4.3 has no such set. */
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == -1 && errno != EINVAL) {
         return -errno;
     }
-    return 0;
+    return syscall(SYS_capset, &header, none) == -1 ? -errno : 0; /* glibc has no wrapper */
 }
 
 int
-identity_take_for_worker(const struct identity *identity)
+identity_take(const struct identity *identity, bool new_privileges)
 {
-    int result = identity_take(identity);
+    int result = 0;
 
-    if (result == 0 && identity->drop && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1) {
+    (void)umask(identity->umask);
+    if (identity->drop && !new_privileges) {
+        empty_bounding_set();
+    }
+    if (identity->drop && (setgroups(identity->group_count, identity->groups) == -1 ||
+                           setresgid(identity->gid, identity->gid, identity->gid) == -1 ||
+                           setresuid(identity->uid, identity->uid, identity->uid) == -1)) {
+        return -errno;
+    }
+    if (geteuid() != 0) {
+        result = clear_capabilities();
+    }
+    if (result == 0 && !new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1) {
         result = -errno;
     }
     return result;

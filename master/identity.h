@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Who workers and app instances run as. The master resolves the names (also the list of groups, so
- * that nothing is looked up after fork) and the child takes the identity on.
+ * that nothing is looked up after fork) and the child takes the identity on, and with it the end of
+ * all privileges.
  */
 #pragma once
 
@@ -19,7 +20,9 @@ struct config;
 struct identity {
     bool drop; /* false: the master's own; nothing is changed */
     bool change_user;
-    uid_t uid; /* of a changed user, else the master's */
+    mode_t umask;
+    mode_t socket_mode; /* of unix sockets for clients, whose owner is the identity */
+    uid_t uid;          /* of a changed user, else the master's */
     gid_t gid;
     size_t group_count;
     gid_t groups[IDENTITY_GROUPS_MAX];
@@ -29,8 +32,8 @@ struct identity {
 
 /* Resolves [master] user and group. 0, or -EINVAL with a whole sentence added to error. */
 int identity_resolve(const struct config *config, struct identity *ret_identity, struct buf *error);
-/* Takes the identity on for good, groups first. In a child. 0 or a negative errno. An app instance
- * may still run set-user-ID programs, because applications call sendmail and sudo. */
-int identity_take(const struct identity *identity);
-/* The same for a worker, which executes nothing: without any way back (PR_SET_NO_NEW_PRIVS). */
-int identity_take_for_worker(const struct identity *identity);
+/* Takes the identity on for good, groups first. Who is not root then has no capability in any set,
+ * those that service managers hand on included. With new_privileges false there is no way back
+ * either (PR_SET_NO_NEW_PRIVS, an empty bounding set); with true programs with set-user-ID work. In
+ * a child. 0 or a negative errno. */
+int identity_take(const struct identity *identity, bool new_privileges);

@@ -225,6 +225,7 @@ struct exec_plan {
     int output_fd;         /* the write end */
     int output_read_fd;    /* stays here */
     int exec_fd;           /* the write end */
+    bool new_privileges;
 };
 
 static _Noreturn void
@@ -267,7 +268,7 @@ become_application(struct instance *instance, const struct exec_plan *plan)
     }
     /* What the master raised for itself may break programs that use select(2). */
     (void)setrlimit(RLIMIT_NOFILE, &master->inherited_nofile);
-    int result = identity_take(&master->identity);
+    int result = identity_take(&master->identity, plan->new_privileges);
     if (result != 0) {
         exec_fail(exec_fd, EXEC_IDENTITY, -result);
     }
@@ -539,6 +540,7 @@ life_begin(struct instance *instance, struct buf *error)
     pid_t pid = -1;
 
     CHECK(settings != NULL); /* apps_commit() leaves nothing that could start */
+    plan.new_privileges = settings->new_privileges;
     int result = make_offer(instance, &offer, error);
 
     if (result != 0) {

@@ -26,10 +26,6 @@
 #include "master/port_holder.h"
 #include "worker/scoreboard.h"
 
-/* Anybody on the machine may connect, as to a TCP port (nginx and uvicorn do the same); who wants
- * less puts the socket into a folder with narrower permissions. */
-#define UNIX_LANE_MODE 0666
-
 void
 lane_set_init(struct lane_set *set)
 {
@@ -312,7 +308,7 @@ static int
 open_unix(struct lane_set *set, struct listen_address *address, int backlog,
           const struct identity *identity, struct buf *error)
 {
-    struct unix_listener_options options = {.mode = UNIX_LANE_MODE,
+    struct unix_listener_options options = {.mode = identity->socket_mode,
                                             .change_owner = identity->drop,
                                             .uid = identity->uid,
                                             .gid = identity->gid,

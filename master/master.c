@@ -227,7 +227,9 @@ master_reopen_logs(struct master *master)
     struct buf error = {0};
 
     if (log_files_open(master->config, &logs, &error) != 0) {
-        log_error("the logs are not reopened, the old files go on: %s", error.ptr);
+        log_error("the logs are not reopened, the old files go on: %s; correct it and send USR1 "
+                  "again",
+                  error.ptr);
         buf_release(&error);
         return;
     }

@@ -26,6 +26,7 @@
 #include "config/config.h"
 #include "master/fd_store.h"
 #include "master/master.h"
+#include "master/privileges.h"
 #include "master/worker_child.h"
 #include "master/waiting.h"
 
@@ -142,6 +143,10 @@ prepare(struct master *master, struct prepared *prepared, struct config_errors *
         add_error(errors, &text);
         prepared->identity = (struct identity){.drop = false};
     }
+    if (privileges_check(config, &text) != 0) {
+        status = status != 0 ? status : EX_UNAVAILABLE;
+        add_error(errors, &text);
+    }
     if (logs_differ(master->config, config)) {
         prepared->new_logs = true;
         if (log_files_open(config, &prepared->logs, &text) != 0) {
@@ -232,6 +237,7 @@ commit(struct master *master, struct prepared *prepared)
     int64_t workers_before = old != NULL ? old->master.workers : prepared->config->master.workers;
 
     commit_logs(master, prepared);
+    privileges_tell(old, prepared->config, &prepared->identity);
     commit_addresses(master, prepared);
     master->serial = prepared->serial;
     server_registry_commit(&master->registry, prepared->config, master->serial);

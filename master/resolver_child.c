@@ -8,6 +8,7 @@
 #include "master/resolver_child.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,6 +28,7 @@
 #include "worker/channel.h"
 #include "worker/resolver/answer.h"
 #include "worker/resolver/resolver.h"
+#include "worker/sandbox.h"
 
 /* What a resolver that says nothing may take on top of its longest pause and round. */
 #define SILENCE_MARGIN_MS 5000
@@ -55,6 +57,42 @@ channel_close(struct resolver_child *resolver)
     fd_close(&resolver->channel_fd);
 }
 
+/* What the resolver reads: resolv.conf and hosts, which their owners replace by renaming, so that
+ * only their folders can be named, and where the common managers of resolv.conf keep theirs. */
+static void
+enter_sandbox(enum sandbox_mode mode)
+{
+    static const char *const paths[] = {"/etc", "/run/systemd/resolve", "/run/resolvconf",
+                                        "/run/NetworkManager", "/dev/urandom"};
+    int folders[sizeof(paths) / sizeof(paths[0]) + 1];
+    size_t count = 0;
+    struct sandbox_state state;
+    struct buf why = {0};
+    char *target = realpath("/etc/resolv.conf", NULL);
+
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        folders[count] = open(paths[i], O_PATH | O_CLOEXEC);
+        count += folders[count] != -1 ? 1 : 0; /* most machines have two of them */
+    }
+    if (target != NULL) {
+        *strrchr(target, '/') = '\0';
+        folders[count] = open(*target != '\0' ? target : "/", O_PATH | O_CLOEXEC);
+        count += folders[count] != -1 ? 1 : 0;
+    }
+    free(target);
+    const struct sandbox_plan plan = {
+        .mode = mode, .folders = folders, .folder_count = count, .datagrams = true};
+    int result = sandbox_enter(&plan, &state, &why);
+    for (size_t i = 0; i < count; i++) {
+        fd_close(&folders[i]);
+    }
+    if (result != 0) {
+        log_error("%s", why.ptr);
+        _exit(EXIT_FAILURE);
+    }
+    buf_release(&why);
+}
+
 static _Noreturn void
 become_resolver(struct resolver_child *resolver, int channel_fd)
 {
@@ -73,11 +111,12 @@ become_resolver(struct resolver_child *resolver, int channel_fd)
     after_fork_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
     proctitle_set("narwhal: resolver");
     log_setup(master->logs.error_fd, master->config->log.level, "resolver");
-    int result = identity_take_for_worker(&master->identity);
+    int result = identity_take(&master->identity, false);
     if (result != 0) {
         log_error("cannot become the user and group of the settings: %s", strerror(-result));
         _exit(EXIT_FAILURE);
     }
+    enter_sandbox(settings->sandbox);
     int status = resolver_main(&heritage);
 #ifdef NARWHAL_CHILD_RUNS_EXIT
     if (!master->identity.drop) {

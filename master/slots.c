@@ -114,7 +114,8 @@ fill_slots(struct master *master, uint32_t wanted)
 static bool
 is_outdated(const struct master *master, const struct worker_child *worker)
 {
-    return worker != NULL && worker->child.pid != 0 && worker->epoch != master->slots.epoch;
+    return worker != NULL && worker->child.pid != 0 &&
+           (worker->epoch != master->slots.epoch || worker->outgrown_serial == master->serial);
 }
 
 /* Its place among those that are to be replaced, 0: none. Those of a reload go before those of

@@ -13,6 +13,7 @@
 #include "master/lane_plan.h"
 #include "master/master.h"
 #include "master/worker_child.h"
+#include "worker/sandbox.h"
 #include "worker/slot_queue.h"
 
 static uint64_t
@@ -31,6 +32,23 @@ print_head(const struct master *master, struct buf *out)
     json_number(out, "uptime_ms", clock_mono_ms() - started_ms);
     json_number(out, "serial", (int64_t)master->serial);
     json_number(out, "workers_wanted", master_wanted_workers(master));
+    json_text(out, "sandbox", sandbox_mode_name(master->config->master.sandbox));
+}
+
+/* What the worker said that it is in, which need not be what the settings ask for now. */
+static void
+print_sandbox(const struct master *master, const struct worker_child *worker, struct buf *out)
+{
+    uint32_t packed = worker->cell != WORKER_NO_CELL
+                          ? atomic_load_explicit(&master->board->workers[worker->cell].sandbox,
+                                                 memory_order_relaxed)
+                          : 0;
+    struct sandbox_state state = sandbox_unpack(packed);
+
+    json_open(out, "sandbox", '{');
+    json_number(out, "landlock_abi", state.landlock_abi);
+    json_bool(out, "seccomp", state.seccomp);
+    json_close(out, '}');
 }
 
 static void
@@ -61,6 +79,7 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     json_number(out, "connections", connections);
     json_number(out, "requests", requests);
     json_number(out, "tunnels", tunnels);
+    print_sandbox(master, worker, out);
     if (worker->recycle.reason != NULL) {
         json_text(out, "replaced_for", worker->recycle.reason);
     } else {

@@ -5,13 +5,18 @@
 #include "master/unix_listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "config/base/buf.h"
 #include "config/base/fd.h"
+
+#define LOCK_ATTEMPTS_MAX 1000
 
 static int
 unix_address(const char *path, struct sockaddr_un *ret_address)
@@ -75,6 +80,32 @@ temporary_path(const char *path, char *ret_path, size_t size)
     }
 }
 
+/* Two masters that start together could both find the same stale node, and the second would replace
+ * the first one's live socket. So looking and replacing are one step, under a lock on the folder,
+ * which is held for microseconds. Who holds it for longer is none of us: then, and where the folder
+ * cannot be opened or locked, the look before has to be enough; waiting would stop the master.
+ * Returns a descriptor, or -1. */
+static int
+lock_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[sizeof(((struct sockaddr_un *)0)->sun_path)] = ".";
+
+    if (slash != NULL) {
+        size_t length = slash > path ? (size_t)(slash - path) : 1;
+        memcpy(folder, path, length);
+        folder[length] = '\0';
+    }
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; fd != -1 && i < LOCK_ATTEMPTS_MAX; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+            break;
+        }
+        (void)sched_yield();
+    }
+    return fd;
+}
+
 static int
 bind_and_listen(struct unix_listener *listener, const struct sockaddr_un *address,
                 const struct unix_listener_options *options)
@@ -100,9 +131,9 @@ bind_and_listen(struct unix_listener *listener, const struct sockaddr_un *addres
     return 0;
 }
 
-int
-unix_listener_open(struct unix_listener *ret_listener, const char *path,
-                   const struct unix_listener_options *options, struct buf *error)
+static int
+open_locked(struct unix_listener *ret_listener, const char *path,
+            const struct unix_listener_options *options, struct buf *error)
 {
     struct unix_listener listener = {.fd = -1};
     struct sockaddr_un address;
@@ -141,6 +172,18 @@ unix_listener_open(struct unix_listener *ret_listener, const char *path,
     }
     *ret_listener = listener;
     return 0;
+}
+
+int
+unix_listener_open(struct unix_listener *ret_listener, const char *path,
+                   const struct unix_listener_options *options, struct buf *error)
+{
+    /* in_place: in a folder that is ours alone. */
+    int lock_fd = options->in_place ? -1 : lock_folder(path);
+    int result = open_locked(ret_listener, path, options, error);
+
+    fd_close(&lock_fd);
+    return result;
 }
 
 bool

@@ -39,6 +39,8 @@
 #define DRAIN_MARGIN_MS 1000
 /* Messages taken from one worker in one turn of the loop. */
 #define MESSAGES_PER_TURN 64
+/* A worker that tells more often of a folder is not one of ours (WORKER_OUTGROWN_TOLD_MS). */
+#define OUTGROWN_PAUSE_MS 2000
 /* When a descriptor is sent again that the kernel had no room for. */
 #define RETRY_MS 100
 
@@ -95,6 +97,8 @@ life_end(struct worker_child *worker)
     worker->sent_serial = 0;
     worker->applied_serial = 0;
     worker->refused_serial = 0;
+    worker->outgrown_serial = 0;
+    worker->outgrown_ms = 0;
     worker->progress = (struct progress){0};
     worker->stalled = false;
     worker->stalls = 0;
@@ -160,7 +164,7 @@ become_worker(struct worker_child *worker, int channel_fd)
     (void)snprintf(title, sizeof(title), "narwhal: %s", role);
     proctitle_set(title);
     log_setup(heritage.error_log_fd, master->config->log.level, role);
-    int result = identity_take_for_worker(&master->identity);
+    int result = identity_take(&master->identity, false);
     if (result != 0) {
         log_error("cannot become the user and group of the settings: %s", strerror(-result));
         _exit(WORKER_EXIT_BOOT_FAILED);
@@ -332,6 +336,38 @@ on_settings_refused(struct worker_child *worker, const struct channel_message *m
     }
 }
 
+/* The settings are good and its sandbox is too narrow for them: it serves with the old ones until
+ * its successor, which has a sandbox of its own, is READY (slots.c). So it has tried the settings
+ * as well as one that took them over. */
+static void
+on_outgrown(struct worker_child *worker, const struct channel_message *message)
+{
+    struct master *master = worker->child.master;
+
+    if (message->serial == 0) {
+        worker->outgrown_ms = clock_mono_ms();
+        /* After a replacement that failed the operator's next reload has the say. */
+        bool is_wanted = !worker->leaving && !master->slots.roll_failed;
+        if (worker->child.state == CHILD_READY && is_wanted) {
+            log_info("%s is replaced: its sandbox has no room for the folder that was replaced "
+                     "pid=%d folder=%s",
+                     worker->child.name, (int)worker->child.pid, message->text);
+            slot_on_refused(master, worker);
+        }
+        return;
+    }
+    worker->answers_due--;
+    worker->refused_serial = message->serial;
+    worker->outgrown_serial = message->serial;
+    log_info(
+        "%s is replaced when the settings are in use: its sandbox has no room for a new folder "
+        "pid=%d serial=%llu folder=%s",
+        worker->child.name, (int)worker->child.pid, (unsigned long long)message->serial,
+        message->text);
+    (void)reload_on_answer(master, worker, message->serial, NULL);
+    master_changed(master);
+}
+
 /* Whether it may say that now. A worker that has gone wrong must not fill the log, keep the master
  * busy or make it believe that old settings are no longer in use: it says READY and DRAINED once,
  * and one answer to each SETTINGS. */
@@ -348,6 +384,13 @@ is_expected(struct worker_child *worker, const struct channel_message *message)
         return !worker->said_drained;
     case CHANNEL_RECYCLE:
         return worker->said_ready && !worker->said_recycle;
+    case CHANNEL_OUTGROWN:
+        if (message->serial != 0) {
+            return worker->said_ready && worker->answers_due > 0 &&
+                   message->serial <= worker->sent_serial;
+        }
+        return worker->said_ready && (worker->outgrown_ms == 0 ||
+                                      clock_mono_ms() - worker->outgrown_ms > OUTGROWN_PAUSE_MS);
     case CHANNEL_NONE:
     case CHANNEL_SETTINGS:
     case CHANNEL_LANE_ASSIGN:
@@ -412,6 +455,9 @@ on_message(struct worker_child *worker, const struct channel_message *message)
             recycle_mark(child->master, child, &worker->recycle,
                          strcmp(message->text, "SIGTERM") == 0 ? "SIGTERM" : "max_requests");
         }
+        return;
+    case CHANNEL_OUTGROWN:
+        on_outgrown(worker, message);
         return;
     case CHANNEL_NONE:
     case CHANNEL_SETTINGS:

@@ -41,7 +41,9 @@ struct worker_child {
     bool said_recycle;
     uint64_t sent_serial;
     uint64_t applied_serial;
-    uint64_t refused_serial; /* the last settings that it cannot use; 0: none */
+    uint64_t refused_serial;  /* the last settings that it cannot use; 0: none */
+    uint64_t outgrown_serial; /* settings that its sandbox has no room for; 0: none */
+    int64_t outgrown_ms;      /* when it said that of a folder; 0: never */
     struct recycle_life recycle;
     uint32_t *lanes; /* owned; ids of those that it serves */
     size_t lane_count;

@@ -38,6 +38,7 @@ extern const struct action action_respond;
 extern const struct action action_redirect;
 #ifdef NARWHAL_TEST_ROUTES
 extern const struct action action_spin;
+extern const struct action action_attempt;
 #endif
 extern const struct action action_static;
 extern const struct action action_backend;

@@ -116,6 +116,9 @@ static_start(struct exchange *exchange)
     static_answer_make(exchange->route->root, exchange->path, exchange->route->cut, exchange->head,
                        exchange->base, exchange->conn->worker->now_ms,
                        exchange->live->config->worker.static_cache_ms, &answer);
+    if (static_root_is_beyond_fence(exchange->route->root)) {
+        worker_outgrew_folder(exchange->conn->worker, exchange->route->settings->static_path);
+    }
     if (answer.body == STATIC_BODY_PAGE) {
         put_page(exchange, &answer);
     } else {

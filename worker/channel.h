@@ -7,10 +7,12 @@
  *
  *   master -> worker   SETTINGS (image), LANE_ASSIGN (listening socket), LANE_REVOKE, DRAIN, QUIT,
  *                      ERROR_LOG (descriptor), ACCESS_LOG (descriptor or none)
- *   worker -> master   READY, SETTINGS_APPLIED, SETTINGS_REFUSED, DRAINED, RECYCLE
+ *   worker -> master   READY, SETTINGS_APPLIED, SETTINGS_REFUSED, DRAINED, RECYCLE, OUTGROWN
  *
  * A worker is born knowing nothing but its heritage: SETTINGS comes first, then it says READY,
- * and only then it gets lanes. A reload is the same SETTINGS message again.
+ * and only then it gets lanes. A reload is the same SETTINGS message again. OUTGROWN is the answer
+ * when the settings are good and only a new process can serve them, because the sandbox of this one
+ * cannot be widened; with serial 0 it says that of a folder that was replaced.
  */
 #pragma once
 
@@ -28,7 +30,8 @@
     X(SETTINGS_APPLIED)                                                                            \
     X(SETTINGS_REFUSED)                                                                            \
     X(DRAINED)                                                                                     \
-    X(RECYCLE)
+    X(RECYCLE)                                                                                     \
+    X(OUTGROWN)
 
 enum channel_type {
     CHANNEL_NONE = 0,
@@ -50,7 +53,7 @@ struct channel_message {
     uint32_t lane;               /* LANE_…: id of the lane, stable for the master's life */
     uint32_t unused;             /* zero */
     int64_t timeout_ms;          /* DRAIN: how long open requests may take */
-    char text[CHANNEL_TEXT_MAX]; /* LANE_ASSIGN: the address; SETTINGS_REFUSED: why */
+    char text[CHANNEL_TEXT_MAX]; /* LANE_ASSIGN: the address; SETTINGS_REFUSED, OUTGROWN: why */
 };
 
 /* Makes the pair; both ends CLOEXEC and non-blocking. 0 or a negative errno. */

@@ -102,6 +102,9 @@ route_build(struct live *live, struct route *route, const struct route_settings 
         if (settings->spin_ms > 0) {
             route->action = &action_spin;
         }
+        if (settings->attempt) {
+            route->action = &action_attempt;
+        }
 #endif
     }
     return true;

@@ -20,7 +20,7 @@
 #define BOARD_MAGIC UINT64_C(0x314c41485752414e)
 /* For a change that layout_version() does not see: another meaning of the same bytes. */
 #ifndef BOARD_VERSION
-#define BOARD_VERSION 2
+#define BOARD_VERSION 3
 #endif
 
 /* Readings of one server, each of some microseconds, before the count is left for later. */

@@ -79,7 +79,8 @@ const char *board_finding_name(enum board_finding finding);
     X(tunnels_ended, "upgraded connections that ended")                                            \
     X(upstream_connects, "connections opened to servers")                                          \
     X(upstream_reused, "requests sent on a kept connection")                                       \
-    X(upstream_failures, "exchanges that a server broke")
+    X(upstream_failures, "exchanges that a server broke")                                          \
+    X(sandbox_refused, "system calls that the sandbox refused")
 
 struct board_counters {
 #define BOARD_COUNTER_FIELD(name, text) _Atomic uint64_t name;
@@ -100,6 +101,7 @@ struct board_worker {
     _Atomic uint64_t settings_serial;                     /* of the settings in use */
     _Atomic uint64_t busy_us;                             /* in turns of the loop that ended */
     unsigned char wake_name[BOARD_WAKE_NAME]; /* where it is woken, see wake.h; written at birth */
+    _Atomic uint32_t sandbox;                 /* sandbox_pack(); written when it is READY */
     /* lines: what the worker does, written by it when it begins to answer a request and kept until
      * the next one begins: "GET /path". See board_note_request() and board_copy_request(). */
     _Alignas(BOARD_LINE) _Atomic int64_t request_began_ms; /* clock_mono_ms(); 0: none yet */

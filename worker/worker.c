@@ -30,6 +30,8 @@
 #include "worker/live.h"
 #include "worker/proxy/proxy.h"
 #include "worker/proxy/upstream.h"
+#include "worker/sandbox.h"
+#include "worker/static/static_file.h"
 #include "worker/worker_private.h"
 
 /* Connections that are told one by one when a drain cuts them; all are counted. */
@@ -203,6 +205,64 @@ set_max_requests(struct worker *worker, const struct master_settings *settings)
                              : (uint64_t)settings->max_requests + jitter;
 }
 
+/* ---- the sandbox ------------------------------------------------------------------------------
+ */
+
+/* Everything is open that is not below a static folder: the last thing before READY. */
+static int
+enter_sandbox(struct worker *worker, const struct live *live, struct buf *why)
+{
+    size_t route_count = live->config->route_count;
+    struct static_root **roots = xcalloc(route_count + 1, sizeof(struct static_root *));
+    int *folders = xcalloc(route_count + 1, sizeof(int));
+    struct sandbox_state state;
+    size_t count = 0;
+
+    for (size_t i = 0; i < route_count; i++) {
+        if (live->routes[i].root != NULL) {
+            roots[count] = live->routes[i].root;
+            folders[count++] = static_root_folder(live->routes[i].root);
+        }
+    }
+    const struct sandbox_plan plan = {.mode = live->config->master.sandbox,
+                                      .folders = folders,
+                                      .folder_count = count,
+                                      .refused = &worker->me->counters.sandbox_refused};
+    int result = sandbox_enter(&plan, &state, why);
+    if (result == 0 && state.landlock_abi > 0) {
+        static_root_fence(roots, count);
+    }
+    atomic_store_explicit(&worker->me->sandbox, sandbox_pack(&state), memory_order_relaxed);
+    free(folders);
+    free(roots);
+    return result;
+}
+
+/* The folder that new settings need and this process cannot read, or NULL. */
+static const char *
+folder_beyond_fence(const struct live *live)
+{
+    for (size_t i = 0; i < live->config->route_count; i++) {
+        const struct route *route = &live->routes[i];
+        if (route->root != NULL && static_root_is_beyond_fence(route->root)) {
+            return route->settings->static_path;
+        }
+    }
+    return NULL;
+}
+
+void
+worker_outgrew_folder(struct worker *worker, const char *path)
+{
+    bool was_told =
+        worker->outgrown_ms != 0 && worker->now_ms - worker->outgrown_ms < WORKER_OUTGROWN_TOLD_MS;
+
+    if (!was_told && !worker->draining && !worker->master_gone &&
+        tell(worker, CHANNEL_OUTGROWN, 0, path)) {
+        worker->outgrown_ms = worker->now_ms;
+    }
+}
+
 /* ---- settings ---------------------------------------------------------------------------------
  */
 
@@ -233,8 +293,21 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
         buf_release(&why);
         return;
     }
-    buf_release(&why);
     struct live *before = worker->live;
+    const char *folder = folder_beyond_fence(live);
+    if (folder != NULL) {
+        (void)tell(worker, CHANNEL_OUTGROWN, serial, folder);
+        live_unref(&live);
+        buf_release(&why);
+        return; /* with the old ones, until the successor is there */
+    }
+    if (before == NULL && enter_sandbox(worker, live, &why) != 0) {
+        refuse_settings(worker, serial, why.ptr);
+        live_unref(&live);
+        buf_release(&why);
+        return;
+    }
+    buf_release(&why);
     worker->live = live;
     worker->tail_second = -1; /* server_header may have changed */
     log_set_level(live->config->log.level);
@@ -258,9 +331,14 @@ take_settings(struct worker *worker, uint64_t serial, int image_fd)
 static void
 take_error_log(int *fd)
 {
-    if (*fd != -1 && dup3(*fd, log_fd(), O_CLOEXEC) == -1) {
-        log_error("cannot change to the reopened error log: %s", strerror(errno));
+    if (*fd == -1) {
+        return;
     }
+    if (dup3(*fd, log_fd(), O_CLOEXEC) == -1) {
+        log_error("cannot change to the reopened error log: %s", strerror(errno));
+        return;
+    }
+    log_set_fd(log_fd()); /* it may be of another kind */
 }
 
 static void
@@ -299,6 +377,7 @@ take_message(struct worker *worker, const struct channel_message *message, int *
     case CHANNEL_SETTINGS_REFUSED:
     case CHANNEL_DRAINED:
     case CHANNEL_RECYCLE:
+    case CHANNEL_OUTGROWN:
     case CHANNEL_NONE:
     case CHANNEL_TYPE_COUNT:
         log_error("the master sent a message that only workers send: %s",

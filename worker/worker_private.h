@@ -37,6 +37,8 @@ struct waiting_room;
 #define WORKER_RESERVE_BYTES (1024u * 1024u)
 /* How often a worker says again that it is short of memory. */
 #define WORKER_SHORT_TOLD_MS 10000
+/* How often a worker asks again for a successor that can read a folder. */
+#define WORKER_OUTGROWN_TOLD_MS 5000
 
 struct worker {
     struct ev_loop *loop;
@@ -67,6 +69,7 @@ struct worker {
     bool drained_told; /* DRAINED was sent */
     bool master_gone;
     bool recycle_told;     /* RECYCLE was sent */
+    int64_t outgrown_ms;   /* when OUTGROWN was last sent for a folder; 0: never */
     int64_t short_told_ms; /* when it was last told that memory ran out; 0: never */
     uint64_t recycle_at;   /* answered requests that make it due; UINT64_MAX: never, or told */
     struct deadline drain_deadline; /* graceful_timeout */
@@ -103,6 +106,9 @@ void worker_conn_ended(struct worker *worker);
 bool worker_has_memory(struct worker *worker);
 /* Memory ran out: one line in the log, however many connections feel it. */
 void worker_tell_short(struct worker *worker, const char *what);
+/* A static folder was replaced by one beyond the sandbox: asks the master for a successor, now and
+ * then. */
+void worker_outgrew_folder(struct worker *worker, const char *path);
 /* max_requests is reached: tells the master, once. */
 void worker_reached_max_requests(struct worker *worker);
 

@@ -21,6 +21,7 @@
 
 static struct {
     struct log_sink sink;
+    bool is_torn;       /* the last line is there in part: a file system that is full */
     unsigned long lost; /* lines dropped since the last one that was taken */
     enum log_level level;
     char role[32];
@@ -57,6 +58,7 @@ void
 log_set_fd(int fd)
 {
     log_sink_set(&log_state.sink, fd);
+    log_state.is_torn = false;
 }
 
 int
@@ -109,14 +111,18 @@ put_line(enum log_level level, const char *line, size_t head, size_t length)
         log_state.lost++;
         return;
     }
-    /* A log that cannot be written has nobody to tell. */
+    /* A log that cannot be written has nobody to tell, now. */
     if (log_sink_is_datagram(&log_state.sink)) {
         if (log_sink_send(&log_state.sink, priorities[level], "narwhal", log_state.role,
                           line + head, length - head - 1) != 0) {
             log_state.lost++;
         }
-    } else {
-        (void)fd_write(log_state.sink.fd, line, length);
+        return;
+    }
+    ssize_t n = fd_write(log_state.sink.fd, line, length);
+    if (n != (ssize_t)length) {
+        log_state.lost++;
+        log_state.is_torn = log_state.is_torn || n > 0;
     }
 }
 
@@ -140,17 +146,29 @@ static void
 tell_lost_lines(void)
 {
     char line[256];
+    unsigned long lost = log_state.lost;
+    bool was_torn = log_state.is_torn;
+    size_t used = 0;
 
-    if (log_state.lost == 0 || !log_takes_line()) {
+    if (lost == 0 || !log_takes_line()) {
         return;
     }
-    size_t head = put_head(line, sizeof(line), LOG_LEVEL_WARN);
-    size_t used = head;
+    if (was_torn) {
+        line[used++] = '\n'; /* what follows is a line of its own */
+    }
+    size_t head = used + put_head(line + used, sizeof(line) - used, LOG_LEVEL_WARN);
+    used = head;
     used += (size_t)snprintf(line + used, sizeof(line) - used,
-                             "the reader of the log was too slow, lines are lost lost=%lu\n",
-                             log_state.lost);
+                             "the reader of the log was too slow, or its file system full: lines "
+                             "are lost lost=%lu\n",
+                             lost);
     log_state.lost = 0;
+    log_state.is_torn = false;
     put_line(LOG_LEVEL_WARN, line, head, used);
+    if (log_state.lost > 0) {
+        log_state.lost = lost;
+        log_state.is_torn = log_state.is_torn || was_torn;
+    }
 }
 
 void

@@ -240,12 +240,15 @@ def test_second_master_with_the_same_folder_is_refused():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the instances another user")
-def test_instance_of_another_user_gets_that_users_environment():
+@pytest.mark.parametrize("new_privileges", ["off", "on"])
+def test_instance_of_another_user_gets_that_users_environment(new_privileges):
     program = "env; grep NoNewPrivs /proc/self/status; exec sleep 1000"
     with Narwhal({"master": {"user": "nobody"},
-                  "backend:app": {"command": f'sh -c "{program}" {{port}}'},
+                  "backend:app": {"command": f'sh -c "{program}" {{port}}',
+                                  "new_privileges": new_privileges},
                   "route:app": {"path": "/", "backend": "app"}}, env={"HOME": "/root"}) as narwhal:
-        for expected in ("USER=nobody", "LOGNAME=nobody", "HOME=/nonexistent", r"NoNewPrivs:\W0"):
+        no_new = r"NoNewPrivs:\W" + ("0" if new_privileges == "on" else "1")
+        for expected in ("USER=nobody", "LOGNAME=nobody", "HOME=/nonexistent", no_new):
             narwhal.wait_log(rf"instance app/0\[\d+\]: {expected}$")
         for worker in narwhal.workers().values():
             with open(f"/proc/{worker}/status", encoding="ascii") as file:

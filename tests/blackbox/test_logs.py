@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import threading
 
 import pytest
 
@@ -160,6 +163,167 @@ def test_usr1_under_load():
             assert text == "200\n" * (len(text) // 4), "no line is torn"
             count += len(text) // 4
         assert count == len(load.answers)
+
+
+ROTATIONS = 1000
+
+
+def test_a_thousand_rotations_under_load():
+    """Every request has a number of its own, and each is in exactly one line of one file. The
+    workers may not write into the folder, nor open anything in it, where the test is root."""
+    master = {"user": "nobody"} if os.getuid() == 0 else {}
+    asked = [0] * 4
+    failures = []
+    ending = threading.Event()
+
+    def ask(narwhal, number):
+        try:
+            with client.Client(narwhal.address) as connection:
+                while not ending.is_set():
+                    assert connection.get(f"/{number}-{asked[number]}").status == 200
+                    asked[number] += 1
+        except Exception as problem:  # whatever it is, it is a failed request
+            failures.append(problem)
+
+    with Narwhal({**HELLO, "master": master,
+                  "log": {"access": "./logs/access.log", "access_format": "%(U)s %(s)s end"}},
+                 files={"logs/.keep": ""}) as narwhal:
+        path = narwhal.path("logs", "access.log")
+        clients = [threading.Thread(target=ask, args=(narwhal, number)) for number in range(4)]
+        for thread in clients:
+            thread.start()
+        for turn in range(ROTATIONS):
+            os.rename(path, f"{path}.{turn}")
+            narwhal.signal(signal.SIGUSR1)
+            wait_until(lambda: os.path.exists(path), "the new file")
+        ending.set()
+        for thread in clients:
+            thread.join()
+        assert not failures, failures
+        narwhal.stop()
+        found = []
+        for name in os.listdir(narwhal.path("logs")):
+            with open(narwhal.path("logs", name), encoding="ascii") as file:
+                text = file.read()
+            assert text == "" or text.endswith("\n"), f"{name} ends within a line"
+            found += text.splitlines()
+        wanted = {f"/{number}-{i} 200 end" for number, count in enumerate(asked)
+                  for i in range(count)}
+        assert len(found) == len(set(found)), "a line is there twice"
+        assert set(found) == wanted, (set(found) ^ wanted)
+        assert len(os.listdir(narwhal.path("logs"))) == ROTATIONS + 2
+
+
+class OnTmpfs(Narwhal):
+    """With a file system of its own at logs/, of 64 KiB, which the test sees through /proc."""
+
+    def command(self):
+        script = (f'mount -t tmpfs -o size=64k none {self.path("logs")} && exec "$0" "$@"')
+        return ["unshare", "--mount", "sh", "-c", script, *super().command()]
+
+    def inside(self, name):
+        return f"/proc/{self.pid}/root{self.path('logs', name)}"
+
+    def run_inside(self, *command):
+        subprocess.run(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", *command], check=True)
+
+
+ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a file system")
+
+
+@ROOT
+def test_file_system_of_the_logs_is_full_for_a_while():
+    """Nobody waits, no worker dies; what was lost is counted, and no line runs into the next."""
+    with OnTmpfs({**HELLO, "master": {"workers": 1},
+                  "log": {"access": "./logs/access.log", "error": "./logs/error.log",
+                          "level": "debug"}},
+                 files={"logs/.keep": ""}, start=False) as narwhal:
+        narwhal.start(ready=False)
+        error_log = wait_until(lambda: os.path.exists(narwhal.inside("error.log")) and
+                               narwhal.inside("error.log"), "the error log")
+
+        def told(text):
+            with open(error_log, encoding="utf-8", errors="replace") as file:
+                return text in file.read()
+        wait_until(lambda: told("ready workers=1"), "the worker")
+        worker = narwhal.workers()
+        with open(error_log, encoding="utf-8") as file:
+            port = int(re.search(r"listening address=127\.0\.0\.1:(\d+)", file.read())[1])
+        filler = narwhal.inside("filler")
+        with open(filler, "wb", buffering=0) as file:
+            with pytest.raises(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+        for _ in range(300):
+            client.exchange(("127.0.0.1", port), b"bad\r\n\r\n")
+            assert client.get(("127.0.0.1", port)).status == 200
+        os.unlink(filler)
+
+        def works_again():
+            client.exchange(("127.0.0.1", port), b"bad\r\n\r\n")
+            return told("lines are lost lost=")
+        wait_until(works_again, "the error log to go on")
+        # Every line but one that was cut where the room ended is whole.
+        with open(error_log, encoding="utf-8") as file:
+            broken = [line for line in file.read().splitlines()
+                      if not re.match(r"\d{4}-\d\d-\d\dT\S+ \w+ .+\[\d+\]: ", line)]
+        assert len(broken) <= 2, broken
+        assert narwhal.workers() == worker
+
+
+@ROOT
+def test_folder_of_the_logs_becomes_read_only():
+    """The open files go on as far as the file system lets them; the service does in any case."""
+    with OnTmpfs({**HELLO, "log": {"access": "./logs/access.log"}}, files={"logs/.keep": ""},
+                 errors=["logs are not reopened"]) as narwhal:
+        narwhal.run_inside("mount", "-t", "tmpfs", "-o", "ro", "none", narwhal.path("logs"))
+        workers = narwhal.workers()
+        narwhal.signal(signal.SIGUSR1)
+        line = narwhal.wait_log("the logs are not reopened, the old files go on: .*")[0]
+        assert "Read-only file system" in line and "access.log" in line and "USR1" in line
+        assert client.get(narwhal.address).status == 200 and narwhal.workers() == workers
+        narwhal.run_inside("umount", narwhal.path("logs"))
+        narwhal.signal(signal.SIGUSR1)
+        narwhal.wait_log("logs reopened")
+
+
+@ROOT
+def test_read_only_folder_of_the_logs_is_an_error_at_start():
+    class ReadOnly(OnTmpfs):
+        def command(self):
+            command = super().command()
+            command[4] = command[4].replace("size=64k", "ro,size=64k")
+            return command
+    narwhal = ReadOnly({**HELLO, "log": {"access": "./logs/access.log"}},
+                       files={"logs/.keep": ""}, start=False, errors=["access.log"])
+    with narwhal:
+        narwhal.start(ready=False)
+        narwhal.wait_exit(73)
+        assert any("Read-only file system" in line and "narwhal.ini:" in line
+                   for line in narwhal.log())
+
+
+def test_folder_of_the_logs_vanishes():
+    with Narwhal({**HELLO, "log": {"access": "./logs/access.log"}}, files={"logs/.keep": ""},
+                 errors=["logs are not reopened"]) as narwhal:
+        shutil.rmtree(narwhal.path("logs"))
+        workers = narwhal.workers()
+        for _ in range(3):
+            mark = narwhal.mark()
+            narwhal.signal(signal.SIGUSR1)
+            line = narwhal.wait_log("logs are not reopened.*", since=mark)[0]
+            assert "No such file or directory" in line and "logs/access.log" in line
+            assert client.get(narwhal.address).status == 200
+        assert narwhal.workers() == workers
+        os.mkdir(narwhal.path("logs"))
+        narwhal.signal(signal.SIGUSR1)
+        narwhal.wait_log("logs reopened")
+
+        def is_there():
+            client.get(narwhal.address, "/there")
+            with open(narwhal.path("logs/access.log"), encoding="ascii") as file:
+                return "/there" in file.read()
+        wait_until(is_there, "a line in the new file")
 
 
 def test_error_log_to_a_file_and_usr1():

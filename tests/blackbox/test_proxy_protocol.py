@@ -101,7 +101,7 @@ def test_an_unfinished_header_is_bounded_in_time():
             connection.socket.shutdown(socket.SHUT_WR)
             connection.expect_close()
         narwhal.wait_log("warn .*before the end of the stream setting=proxy_protocol_from")
-        assert len([line for line in narwhal.lines if " warn " in line]) == 2
+        assert len([line for line in narwhal.lines if " warn worker " in line]) == 2
 
 
 def from_address(narwhal, source):

@@ -32,17 +32,23 @@ def test_changed_route_under_load_fails_no_request():
         assert narwhal.workers() == workers, "a LIVE change replaces no worker"
 
 
-def test_from_static_to_backend_under_load():
-    """The action of a route changes while requests for it are under way."""
-    with Backend() as backend, Narwhal(hello("ok"), files={"root/x": "ok"}) as narwhal:
-        static = {"route:hello": {"path": "/", "static": "root"}}
-        proxied = {"backend:b": {"server": backend.server},
+@pytest.mark.parametrize("sandbox", ["off", "auto"])
+def test_from_static_to_backend_under_load(sandbox):
+    """The action of a route changes while requests for it are under way. In a sandbox a folder that
+    was not there at birth takes new workers, and those that leave close their connections."""
+    master = {"sandbox": sandbox}
+    with Backend() as backend, \
+            Narwhal(hello("ok", master=master), files={"root/x": "ok"}) as narwhal:
+        static = {"master": master, "route:hello": {"path": "/", "static": "root"}}
+        proxied = {"master": master, "backend:b": {"server": backend.server},
                    "route:hello": {"path": "/", "backend": "b"}}
+        fenced = narwhal.status()["workers"][0]["sandbox"]["landlock_abi"] > 0
 
         def same(response):
             assert response.text.strip() == "ok"
-        with Load(narwhal.address, "/x", check=same) as load:
-            for settings in (static, proxied, static, hello("ok"), proxied, hello("ok")):
+        with Load(narwhal.address, "/x", check=same, stay=not fenced) as load:
+            for settings in (static, proxied, static, hello("ok", master=master), proxied,
+                             hello("ok", master=master)):
                 narwhal.write(settings)
                 narwhal.reload()
                 load.wait_answers(10)

@@ -18,7 +18,7 @@ allowed() {
     worker/proxy) echo '^config/|^worker/[^/]*$|^worker/http/|^worker/proxy/' ;;
     worker/resolver) echo '^config/|^worker/resolver/' ;;
     worker) echo '^config/|^worker/' ;;
-    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|slot_queue|wake|channel|resolver/resolver|resolver/answer)\.h$' ;;
+    master) echo '^config/|^master/|^worker/(worker|heritage|scoreboard|slot_queue|wake|channel|sandbox|resolver/resolver|resolver/answer)\.h$' ;;
     esac
 }
 

@@ -62,6 +62,15 @@ int static_root_open(const char *path, const char *index, struct static_root **r
 /* Frees *root and its cache, and stores NULL. Files that answers still refer to live on. */
 void static_root_close(struct static_root **root);
 
+/* A sandbox is closed around the process: from now on only what is below the folders of these roots
+ * can be read. Roots that are opened later can be asked whether they are within. */
+void static_root_fence(struct static_root *const *roots, size_t count);
+/* The folder, O_PATH; the root's own. */
+int static_root_folder(const struct static_root *root);
+/* Whether the sandbox keeps the process from serving what the path of root names now: then the root
+ * goes on with the folder that it has, or with none of its files. */
+bool static_root_is_beyond_fence(const struct static_root *root);
+
 /* Which body a response has. */
 enum static_body {
     STATIC_BODY_NONE = 0, /* none at all: 204, 304 */

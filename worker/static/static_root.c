@@ -11,6 +11,9 @@
  * is asked as often as files are; when it names nothing for a moment, the folder last found serves
  * on.
  *
+ * In a sandbox (worker/sandbox.h) a folder that is another one than at birth can be found and not
+ * read. The root then says so, for a new process can, and the folder last found serves on.
+ *
  * Runs in worker processes.
  */
 #include "worker/static/static_file.h"
@@ -41,8 +44,20 @@ struct static_root {
     ino_t ino;
     bool checked; /* checked_ms means something */
     int64_t checked_ms;
+    bool is_beyond_fence;
     struct static_cache cache;
 };
+
+struct folder_id {
+    dev_t dev;
+    ino_t ino;
+};
+
+static struct {
+    bool is_closed;
+    size_t count;
+    struct folder_id *folders; /* for the life of the process, as the sandbox is */
+} fence;
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
@@ -80,6 +95,54 @@ root_open_folder(const char *path, int *ret_fd, struct stat *ret_st)
     }
     *ret_fd = fd;
     return 0;
+}
+
+/* ---- the fence ------------------------------------------------------------------------------- */
+
+void
+static_root_fence(struct static_root *const *roots, size_t count)
+{
+    CHECK(!fence.is_closed);
+    fence.is_closed = true;
+    fence.folders = xcalloc(count > 0 ? count : 1, sizeof(*fence.folders));
+    fence.count = count;
+    for (size_t i = 0; i < count; i++) {
+        fence.folders[i] = (struct folder_id){roots[i]->dev, roots[i]->ino};
+    }
+}
+
+int
+static_root_folder(const struct static_root *root)
+{
+    return root->fd;
+}
+
+bool
+static_root_is_beyond_fence(const struct static_root *root)
+{
+    return root->is_beyond_fence;
+}
+
+/* A folder below one of those at birth is within, too, which only trying can tell. A folder that
+ * its permissions keep from being listed looks the same as one beyond the fence; a new process then
+ * serves it as well as this one could, so that nothing is lost but the change of processes. */
+static bool
+is_within_fence(int fd, const struct stat *st)
+{
+    for (size_t i = 0; i < fence.count; i++) {
+        if (fence.folders[i].dev == st->st_dev && fence.folders[i].ino == st->st_ino) {
+            return true;
+        }
+    }
+    if (!fence.is_closed) {
+        return true;
+    }
+    int probe = open_beneath(fd, ".", O_RDONLY | O_DIRECTORY);
+    if (probe < 0) {
+        return probe != -EACCES;
+    }
+    fd_close(&probe);
+    return true;
 }
 
 static const char *
@@ -149,6 +212,7 @@ static_root_open(const char *path, const char *index, struct static_root **ret_r
     root->fd = fd;
     root->dev = st.st_dev;
     root->ino = st.st_ino;
+    root->is_beyond_fence = !is_within_fence(fd, &st);
     static_cache_init(&root->cache);
     *ret_root = root;
     return 0;
@@ -191,6 +255,12 @@ root_refresh(struct static_root *root, int64_t now_ms, int64_t cache_ms)
     if (root_open_folder(root->path, &fd, &st) != 0) {
         return;
     }
+    if (!is_within_fence(fd, &st)) {
+        root->is_beyond_fence = true;
+        fd_close(&fd);
+        return;
+    }
+    root->is_beyond_fence = false;
     static_cache_clear(&root->cache);
     fd_close(&root->fd);
     root->fd = fd;

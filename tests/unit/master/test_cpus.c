@@ -97,3 +97,58 @@ Test(cpus, the_smallest_limit_on_the_way_up_counts)
     remove_group(root, "/d");
     remove_group(root, "");
 }
+
+/* ---- version 1 ------------------------------------------------------------------------------- */
+
+static void
+write_quota(const char *root, const char *group, const char *quota)
+{
+    static const char *const names[] = {"cpu.cfs_quota_us", "cpu.cfs_period_us"};
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s%s", root, group);
+    (void)mkdir(path, 0755);
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof(path), "%s%s/%s", root, group, names[i]);
+        FILE *file = fopen(path, "w");
+        cr_assert_not_null(file);
+        cr_assert(fputs(i == 0 ? quota : "100000\n", file) >= 0);
+        cr_assert_eq(fclose(file), 0);
+    }
+}
+
+static void
+remove_quota(const char *root, const char *group)
+{
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s%s/cpu.cfs_quota_us", root, group);
+    (void)unlink(path);
+    (void)snprintf(path, sizeof(path), "%s%s/cpu.cfs_period_us", root, group);
+    (void)unlink(path);
+    (void)snprintf(path, sizeof(path), "%s%s", root, group);
+    cr_assert_eq(rmdir(path), 0);
+}
+
+Test(cpus, version_1_has_the_limit_in_two_files)
+{
+    char root[] = "/tmp/narwhal-cgroup-XXXXXX";
+
+    cr_assert_not_null(mkdtemp(root));
+    write_quota(root, "/cpu", "-1\n");
+    write_quota(root, "/cpu/a", "250000\n");
+    write_quota(root, "/cpu/a/b", "-1\n");
+    cr_expect_eq(cpus_cgroup_limit(root, "1:cpu:/a/b\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "9:memory:/x\n4:cpu,cpuacct:/a\n0::/\n"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "4:cpuacct,cpu:/a"), 3);
+    cr_expect_eq(cpus_cgroup_limit(root, "4:cpuset,cpuacct:/a\n1:name=cpu:/a\n"), 0);
+    cr_expect_eq(cpus_cgroup_limit(root, "1:cpu:/\n"), 0);
+    cr_expect_eq(cpus_cgroup_limit(root, "nonsense\n1:cpu\n::\n\n"), 0);
+    /* A container: the name is that outside, the root of the mount is its own group. */
+    write_quota(root, "/cpu", "150000\n");
+    cr_expect_eq(cpus_cgroup_limit(root, "1:cpu,cpuacct:/docker/0123\n0::/\n"), 2);
+    remove_quota(root, "/cpu/a/b");
+    remove_quota(root, "/cpu/a");
+    remove_quota(root, "/cpu");
+    cr_assert_eq(rmdir(root), 0);
+}

@@ -4,10 +4,12 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "config/base/buf.h"
@@ -86,6 +88,64 @@ Test(unix_listener, a_live_one_is_never_taken)
     cr_expect_eq(connect_to_path(), 0);
     cr_expect(unix_listener_is_ours(&live));
     unix_listener_close(&live);
+}
+
+#define RACES 200
+#define RACERS 3
+
+/* Opens, says whether it could, and keeps the socket until the pipe ends. */
+static void
+race(int go, int said)
+{
+    struct unix_listener listener;
+    char byte;
+
+    (void)!read(go, &byte, 1);
+    byte = unix_listener_open(&listener, path, &options, &error) == 0 ? 'y' : 'n';
+    (void)!write(said, &byte, 1);
+    (void)!read(go, &byte, 1);
+    _exit(0);
+}
+
+Test(unix_listener, of_several_that_find_a_stale_one_together_one_gets_it)
+{
+    for (int i = 0; i < RACES; i++) {
+        struct unix_listener stale;
+        int go[RACERS][2];
+        int said[2];
+        char answers[RACERS];
+        int winners = 0;
+        cr_assert_eq(unix_listener_open(&stale, path, &options, &error), 0);
+        (void)close(stale.fd);
+        cr_assert_eq(pipe2(said, O_CLOEXEC), 0);
+        for (int n = 0; n < RACERS; n++) {
+            cr_assert_eq(pipe2(go[n], O_CLOEXEC), 0);
+            if (fork() == 0) {
+                for (int other = 0; other <= n; other++) {
+                    (void)close(go[other][1]);
+                }
+                race(go[n][0], said[1]);
+            }
+        }
+        for (int n = 0; n < RACERS; n++) {
+            cr_assert_eq(write(go[n][1], "g", 1), 1);
+        }
+        for (int n = 0; n < RACERS; n++) {
+            cr_assert_eq(read(said[0], &answers[n], 1), 1);
+            winners += answers[n] == 'y';
+        }
+        cr_expect_eq(winners, 1, "%d of %d have it", winners, RACERS);
+        cr_expect_eq(connect_to_path(), 0, "the winner can be reached");
+        for (int n = 0; n < RACERS; n++) {
+            (void)close(go[n][0]);
+            (void)close(go[n][1]);
+        }
+        for (int n = 0; n < RACERS; n++) {
+            (void)wait(NULL);
+        }
+        (void)close(said[0]);
+        (void)close(said[1]);
+    }
 }
 
 Test(unix_listener, also_when_its_queue_is_full)
