@@ -70,6 +70,13 @@ json_number(struct buf *out, const char *key, int64_t number)
 }
 
 void
+json_bool(struct buf *out, const char *key, bool value)
+{
+    begin(out, key);
+    buf_add_text(out, value ? "true" : "false");
+}
+
+void
 json_null(struct buf *out, const char *key)
 {
     begin(out, key);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct buf;
@@ -15,4 +16,5 @@ void json_open(struct buf *out, const char *key, char bracket); /* '{' or '[' */
 void json_close(struct buf *out, char bracket);                 /* '}' or ']' */
 void json_text(struct buf *out, const char *key, const char *text);
 void json_number(struct buf *out, const char *key, int64_t number);
+void json_bool(struct buf *out, const char *key, bool value);
 void json_null(struct buf *out, const char *key);

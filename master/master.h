@@ -15,11 +15,13 @@
 #include "config/base/list.h"
 #include "master/apps.h"
 #include "master/control.h"
+#include "master/events.h"
 #include "master/identity.h"
 #include "master/lane.h"
 #include "master/log_files.h"
 #include "master/names.h"
 #include "master/oom_watch.h"
+#include "master/operations.h"
 #include "master/pidfile.h"
 #include "master/progress_watch.h"
 #include "master/recycle.h"
@@ -86,6 +88,8 @@ struct master {
     struct pidfile pidfile;
     struct runtime_dir runtime_dir;
     struct control control;
+    struct operations operations;
+    struct events events;
 };
 
 /* Runs until the service is stopped. config is taken over. takeover has the state of a predecessor
@@ -106,4 +110,7 @@ uint32_t master_configured_workers(const struct config *config);
 void master_stop(struct master *master, bool quick);
 void master_reopen_logs(struct master *master);
 void master_more_workers(struct master *master, int more);
+/* That many, as if by TTIN and TTOU. 0, or a negative errno with a whole sentence in error. */
+struct buf;
+int master_scale(struct master *master, int64_t workers, struct buf *error);
 void master_pause(struct master *master);

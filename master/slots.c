@@ -6,6 +6,7 @@
  */
 #include "master/slots.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "config/base/buf.h"
@@ -608,6 +609,44 @@ slots_oldest_serial(const struct master *master)
         }
     }
     return oldest;
+}
+
+int
+slots_drain(struct master *master, int64_t number, struct buf *error)
+{
+    uint32_t wanted = master_wanted_workers(master);
+
+    if (master->phase != MASTER_RUNNING || master->paused) {
+        buf_addf(error, "no worker is drained: narwhal is %s",
+                 master->paused ? "paused, its workers drain already" : "stopping");
+        return -EBUSY;
+    }
+    if (number < 0 || number >= (int64_t)wanted) {
+        buf_addf(error, "there is no worker slot %lld: they are 0 to %u", (long long)number,
+                 wanted - 1);
+        return -ENOENT;
+    }
+    struct slot *slot = &master->slots.slots[number];
+    if (!takes_lanes(slot->serving)) {
+        buf_addf(error, "slot %lld has no worker that serves: %s", (long long)number,
+                 slot->serving != NULL ? child_state_name(slot->serving->child.state) : "none");
+        return -EAGAIN;
+    }
+    slot->recycle.pause_until_ms = 0; /* an order does not wait for what was tried before */
+    recycle_mark(master, &slot->serving->child, &slot->serving->recycle, "narwhalctl drain");
+    master_changed(master);
+    return 0;
+}
+
+uint32_t
+slots_outdated_count(const struct master *master)
+{
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        count += is_outdated(master, master->slots.slots[i].serving) ? 1 : 0;
+    }
+    return count;
 }
 
 /* ---- counting and the end -------------------------------------------------------------------- */

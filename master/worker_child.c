@@ -294,12 +294,14 @@ on_death(struct child *child, const struct child_death *death)
     if (worker == worker->slot->next) {
         struct respawn_verdict never = respawn_never();
         deaths_add(master->board, death->record, ++worker->slot->failed_successors);
+        events_death(master, death->record);
         tell_death(worker, death, &never);
         slot_on_gone(master, worker);
         return;
     }
     struct respawn_verdict verdict = child_next_life(&worker->slot->respawn, death);
     deaths_add(master->board, death->record, verdict.deaths);
+    events_death(master, death->record);
     tell_death(worker, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     slot_on_gone(master, worker);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The commands of the control socket: a line in, a line of JSON out. Runs in the master.
+ */
+#pragma once
+
+struct buf;
+struct master;
+
+enum command_result {
+    COMMAND_ANSWERED = 0,
+    COMMAND_LISTENS /* the client gets events from now on */
+};
+
+/* Adds the answer to out, without the line end. An answer that begins with "error" refuses. */
+enum command_result command_run(struct master *master, const char *line, struct buf *out);
+/* An answer that refuses. */
+void command_refuse(struct buf *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
