@@ -400,7 +400,7 @@ fill_slot(struct instance_slot *slot)
         return;
     }
     half = free_half(slot);
-    if (half < INSTANCE_HALVES) {
+    if (half < INSTANCE_HALVES && master_may_start(slot->app->master)) {
         slot->serving = instance_new(slot, half);
         instance_start(slot->serving);
     }

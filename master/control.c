@@ -25,7 +25,7 @@
 
 #define INPUT_MAX 4096
 /* Without a command for so long, or with an answer that is not taken, a client has to go. */
-#define CLIENT_TIMEOUT_MS 10000
+#define CLIENT_TIMEOUT_MS 30000
 #define BACKLOG 64
 /* How long no client is accepted after the kernel had no descriptor for one. */
 #define ACCEPT_PAUSE_MS 100
@@ -141,11 +141,12 @@ run_first_line(struct control_client *client)
     }
     size_t length = (size_t)(end - client->input);
     size_t rest = client->input_length - length - 1;
+    bool is_text = memchr(client->input, '\0', length) == NULL;
     client->input[length] = '\0';
     if (length > 0 && client->input[length - 1] == '\r') {
         client->input[length - 1] = '\0';
     }
-    if (strlen(client->input) + 1 < length) {
+    if (!is_text) {
         add_refusal(client, "the line has a NUL byte in it; a command is text");
     } else {
         run_line(client, client->input);

@@ -736,7 +736,11 @@ on_death(struct child *child, const struct child_death *death)
 static void
 on_start(struct child *child)
 {
-    instance_start(instance_from_child(child));
+    if (master_may_start(child->master)) {
+        instance_start(instance_from_child(child));
+    } else {
+        child_set_state(child, CHILD_BACKOFF, 0); /* in the next turn */
+    }
 }
 
 /* What workers see: a record is READY while new requests may go there. */

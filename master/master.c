@@ -33,6 +33,8 @@
 #include "master/takeover.h"
 #include "master/waiting.h"
 
+/* Processes that are started in one turn of the loop. */
+#define STARTS_A_TURN 4
 /* Rounds of reconcile() before the loop gets its turn. */
 #define ROUNDS_MAX 8
 /* What systemd is asked for on top of graceful_timeout, for what comes after the workers. */
@@ -157,7 +159,7 @@ run_reconcile(struct master *master)
         master->changed = false;
         master_reconcile(master);
     }
-    if (master->changed) {
+    if (master->changed || master->starts_wait) {
         ev_timer_set(&master->again, 0., 0.);
         ev_timer_start(master->loop, &master->again);
     }
@@ -170,6 +172,9 @@ on_before_wait(struct ev_loop *loop, ev_prepare *watcher, int revents)
 
     (void)watcher;
     (void)revents;
+    master->changed = master->changed || master->starts_wait;
+    master->starts_wait = false;
+    master->starts_left = STARTS_A_TURN;
     recycle_look(master);
     scaling_look(master);
     run_reconcile(master);
@@ -187,6 +192,17 @@ void
 master_changed(struct master *master)
 {
     master->changed = true;
+}
+
+bool
+master_may_start(struct master *master)
+{
+    if (master->starts_left == 0) {
+        master->starts_wait = true;
+        return false;
+    }
+    master->starts_left--;
+    return true;
 }
 
 static void

@@ -60,6 +60,8 @@ struct master {
     ev_timer again;         /* the same, when reconcile itself changed things */
     ev_timer watchdog;
     bool changed;
+    uint32_t starts_left; /* processes that may still be started in this turn of the loop */
+    bool starts_wait;     /* one had to wait for the next turn */
     enum master_phase phase;
     bool apps_stopping;    /* gracefully, after the workers */
     bool was_ready;        /* all workers were READY once */
@@ -101,6 +103,9 @@ int master_run(const struct config_args *args, struct config *config, struct tak
 
 /* Something changed: reconcile before the loop waits again. */
 void master_changed(struct master *master);
+/* Whether a process may be started in this turn of the loop: a fork takes its time, and many in a
+ * row would keep everybody else waiting. false: reconcile comes again in the next turn. */
+bool master_may_start(struct master *master);
 /* How many workers the settings and the signals want now. */
 uint32_t master_wanted_workers(const struct master *master);
 /* Workers by the settings alone ([master] workers, auto resolved). */

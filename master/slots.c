@@ -105,7 +105,7 @@ fill_slots(struct master *master, uint32_t wanted)
             retire(slot, slot->next);
             slot->serving = NULL;
             slot->next = NULL;
-        } else if (slot->serving == NULL) {
+        } else if (slot->serving == NULL && master_may_start(master)) {
             slot->serving = worker_child_new(master, slot);
             worker_child_start(slot->serving);
         }
@@ -185,14 +185,17 @@ slots_roll(struct master *master)
 enum roll_result
 slots_roll_state(const struct master *master)
 {
+    uint32_t wanted = master_wanted_workers(master);
+
     if (master->slots.roll_failed) {
         return ROLL_FAILED;
     }
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
         const struct slot *slot = &master->slots.slots[i];
+        bool is_missing = slot->serving == NULL ? slot->number < wanted
+                                                : slot->serving->child.state == CHILD_STARTING;
         /* A successor counts only where the old one is outdated: recycling never ends. */
-        if (is_outdated(master, slot->serving) || (slot->retired_first && slot->serving != NULL &&
-                                                   slot->serving->child.state == CHILD_STARTING)) {
+        if (is_outdated(master, slot->serving) || (slot->retired_first && is_missing)) {
             return ROLL_RUNNING;
         }
     }

@@ -234,7 +234,11 @@ worker_child_start(struct worker_child *worker)
 static void
 on_start(struct child *child)
 {
-    worker_child_start(worker_from_child(child));
+    if (master_may_start(child->master)) {
+        worker_child_start(worker_from_child(child));
+    } else {
+        child_set_state(child, CHILD_BACKOFF, 0); /* in the next turn */
+    }
 }
 
 static void
