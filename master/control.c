@@ -19,7 +19,7 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
-#include "master/command.h"
+#include "master/control_command.h"
 #include "master/json.h"
 #include "master/master.h"
 
@@ -89,7 +89,7 @@ add_refusal(struct control_client *client, const char *why)
 {
     struct buf answer = {0};
 
-    command_refuse(&answer, "%s", why);
+    control_command_refuse(&answer, "%s", why);
     buf_add(&answer, "\n", 1);
     buf_add(&client->output, answer.ptr, answer.len);
     buf_release(&answer);
@@ -106,7 +106,7 @@ run_line(struct control_client *client, const char *line)
 {
     struct buf answer = {0};
 
-    if (command_run(client->master, line, &answer) == COMMAND_LISTENS) {
+    if (control_command_run(client->master, line, &answer) == CONTROL_LISTENS) {
         if (count_listeners(client->master) >= CONTROL_LISTENERS_MAX) {
             buf_release(&answer);
             add_refusal(client, "too many listen to events already; end one of them");
@@ -339,7 +339,7 @@ say_farewell(int fd, const char *why)
 {
     struct buf answer = {0};
 
-    command_refuse(&answer, "%s", why);
+    control_command_refuse(&answer, "%s", why);
     buf_add(&answer, "\n", 1);
     (void)send(fd, answer.ptr, answer.len, MSG_NOSIGNAL | MSG_DONTWAIT);
     buf_release(&answer);

@@ -14,6 +14,7 @@ blackbox_test(control SLOW TIMEOUT 300)
 # Alone, because it promises 50 ms.
 blackbox_test(control_latency SLOW SERIAL TIMEOUT 300)
 blackbox_test(deaths)
+blackbox_test(doctor)
 blackbox_test(drain)
 blackbox_test(fairness SLOW TIMEOUT 300)
 blackbox_test(instances SLOW TIMEOUT 300)

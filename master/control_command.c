@@ -3,7 +3,7 @@
  * One row for each command. An order that takes time is answered with the number of its operation
  * (operations.h); nothing here waits. Runs in the master.
  */
-#include "master/command.h"
+#include "master/control_command.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -27,7 +27,7 @@
 #define SHOWN_MAX 60
 
 void
-command_refuse(struct buf *out, const char *format, ...)
+control_command_refuse(struct buf *out, const char *format, ...)
 {
     char text[512];
     va_list list;
@@ -48,8 +48,8 @@ answer_operation(struct master *master, uint64_t number, struct buf *out)
     if (operation != NULL) {
         operation_print(master, operation, out);
     } else {
-        command_refuse(out, "operation %llu is not known, or not any more: the last %d are",
-                       (unsigned long long)number, OPERATIONS_MAX);
+        control_command_refuse(out, "operation %llu is not known, or not any more: the last %d are",
+                               (unsigned long long)number, OPERATIONS_MAX);
     }
 }
 
@@ -126,7 +126,7 @@ run_reload(struct master *master, const char *words, struct buf *out)
     log_info("narwhalctl orders a reload");
     uint64_t number = reload_request(master);
     if (number == 0) {
-        command_refuse(out, "no reload: narwhal is stopping");
+        control_command_refuse(out, "no reload: narwhal is stopping");
     } else {
         answer_operation(master, number, out);
     }
@@ -141,7 +141,7 @@ run_upgrade(struct master *master, const char *words, struct buf *out)
     log_info("narwhalctl orders an upgrade");
     uint64_t number = upgrade_request(master, &why);
     if (number == 0) {
-        command_refuse(out, "the upgrade is refused: %s", why);
+        control_command_refuse(out, "the upgrade is refused: %s", why);
     } else {
         answer_operation(master, number, out);
     }
@@ -154,7 +154,7 @@ run_restart(struct master *master, const char *words, struct buf *out)
     uint64_t generation = 0;
 
     if (apps_restart(master, words, &generation, &error) != 0) {
-        command_refuse(out, "%s", error.ptr);
+        control_command_refuse(out, "%s", error.ptr);
         buf_release(&error);
         return;
     }
@@ -171,11 +171,12 @@ run_scale(struct master *master, const char *words, struct buf *out)
     int64_t workers;
 
     if (!parse_number(words, &workers)) {
-        command_refuse(out, "it is: scale N, a number of workers from 1 to %d", BOARD_SLOTS_MAX);
+        control_command_refuse(out, "it is: scale N, a number of workers from 1 to %d",
+                               BOARD_SLOTS_MAX);
         return;
     }
     if (master_scale(master, workers, &error) != 0) {
-        command_refuse(out, "%s", error.ptr);
+        control_command_refuse(out, "%s", error.ptr);
         buf_release(&error);
         return;
     }
@@ -191,12 +192,13 @@ run_drain(struct master *master, const char *words, struct buf *out)
     int64_t number;
 
     if (!parse_number(words, &number)) {
-        command_refuse(out, "it is: drain SLOT, the number of a worker slot as narwhalctl workers "
-                            "shows it");
+        control_command_refuse(
+            out, "it is: drain SLOT, the number of a worker slot as narwhalctl workers "
+                 "shows it");
         return;
     }
     if (slots_drain(master, number, &error) != 0) {
-        command_refuse(out, "%s", error.ptr);
+        control_command_refuse(out, "%s", error.ptr);
         buf_release(&error);
         return;
     }
@@ -214,7 +216,7 @@ run_operation(struct master *master, const char *words, struct buf *out)
     int64_t number;
 
     if (!parse_number(words, &number)) {
-        command_refuse(out, "it is: operation NUMBER");
+        control_command_refuse(out, "it is: operation NUMBER");
         return;
     }
     answer_operation(master, (uint64_t)number, out);
@@ -242,11 +244,11 @@ refuse_unknown(const char *name, struct buf *out)
         nearest_offer(&nearest, commands[i].name);
     }
     if (nearest.name != NULL) {
-        command_refuse(out, "unknown command \"%.*s\"; did you mean %s?", SHOWN_MAX, name,
-                       nearest.name);
+        control_command_refuse(out, "unknown command \"%.*s\"; did you mean %s?", SHOWN_MAX, name,
+                               nearest.name);
     } else {
-        command_refuse(out, "unknown command \"%.*s\"; narwhalctl --help lists all of them",
-                       SHOWN_MAX, name);
+        control_command_refuse(out, "unknown command \"%.*s\"; narwhalctl --help lists all of them",
+                               SHOWN_MAX, name);
     }
 }
 
@@ -261,8 +263,8 @@ command_find(const char *name)
     return NULL;
 }
 
-enum command_result
-command_run(struct master *master, const char *line, struct buf *out)
+enum control_result
+control_command_run(struct master *master, const char *line, struct buf *out)
 {
     size_t length = strcspn(line, " ");
     const char *words = line + length + strspn(line + length, " ");
@@ -272,13 +274,13 @@ command_run(struct master *master, const char *line, struct buf *out)
     if (command == NULL) {
         refuse_unknown(name, out);
     } else if (command->takes_words && words[0] == '\0') {
-        command_refuse(out, "%s needs more words; narwhalctl --help says which", name);
+        control_command_refuse(out, "%s needs more words; narwhalctl --help says which", name);
     } else if (!command->takes_words && words[0] != '\0') {
-        command_refuse(out, "%s takes no more words, not \"%.*s\"", name, SHOWN_MAX, words);
+        control_command_refuse(out, "%s takes no more words, not \"%.*s\"", name, SHOWN_MAX, words);
     } else {
         command->run(master, words, out);
     }
     free(name);
-    return command != NULL && command->run == run_events && words[0] == '\0' ? COMMAND_LISTENS
-                                                                             : COMMAND_ANSWERED;
+    return command != NULL && command->run == run_events && words[0] == '\0' ? CONTROL_LISTENS
+                                                                             : CONTROL_ANSWERED;
 }
