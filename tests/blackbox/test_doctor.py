@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""narwhal doctor: each finding, by a machine, a unit and settings that have it. It changes nothing."""
+"""narwhal doctor: each finding, by a machine, a unit and settings that have it. It changes
+nothing."""
 import os
 import resource
 import socket
