@@ -480,7 +480,9 @@ control_close(struct master *master)
     struct control *control = &master->control;
 
     LIST_FOR_EACH_SAFE (node, &control->clients) {
-        client_close(container_of(node, struct control_client, node));
+        struct control_client *client = container_of(node, struct control_client, node);
+        (void)client_flush(client); /* what the socket takes: the last events, an answer */
+        client_close(client);
     }
     if (control->listener.fd != -1) {
         ev_io_stop(master->loop, &control->accept);

@@ -63,7 +63,8 @@ static const char usage[] =
     "  -s PATH           the control socket ([master] control); default $NARWHAL_CONTROL, else\n"
     "                    " DEFAULT_PATH "\n"
     "  --json            the answer as JSON, one line\n"
-    "  --wait            until the order is carried out: reload, restart, scale, drain, upgrade\n"
+    "  --wait            until the order is carried out: reload, restart, scale, drain, upgrade,\n"
+    "                    operation\n"
     "  --timeout SECONDS how long --wait waits at most; default 600\n"
     "  --help, --version\n"
     "\n"
@@ -303,7 +304,8 @@ progress_show(struct progress *progress, const struct ctl_value *answer)
     if (progress->last != NULL) {
         ctl_make_harmless(progress->last);
     }
-    (void)fprintf(stderr, progress->is_tty ? "\r\033[K%s: %s" : "%s: %s\n",
+    /* A line that wraps could not be taken back. */
+    (void)fprintf(stderr, progress->is_tty ? "\r\033[K%s: %.60s" : "%s: %s\n",
                   ctl_text(answer, "kind", "operation"),
                   progress->last != NULL ? progress->last : "");
 }

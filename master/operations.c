@@ -269,6 +269,24 @@ processes_in(const struct slot *slot)
     return count;
 }
 
+/* A worker that is wanted dies again and again before it is READY: that is what came of it. */
+static bool
+find_hopeless_worker(const struct master *master, uint32_t wanted, struct finding *finding)
+{
+    for (uint32_t i = 0; i < wanted; i++) {
+        const struct slot *slot = &master->slots.slots[i];
+        if (slot->serving != NULL && slot->serving->child.state == CHILD_BACKOFF &&
+            slot->respawn.deaths >= SCALE_DEATHS_MAX) {
+            find(
+                finding, OPERATION_FAILED,
+                "%s does not become READY; narwhal goes on trying (narwhalctl deaths, and the log)",
+                slot->serving->child.name);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 look_at_scale(const struct master *master, const struct operation *operation,
               struct finding *finding)
@@ -282,18 +300,11 @@ look_at_scale(const struct master *master, const struct operation *operation,
              "another order came meanwhile: %" PRIu32 " workers are wanted", wanted);
         return;
     }
-    for (uint32_t i = 0; i < BOARD_SLOTS_MAX; i++) {
-        const struct slot *slot = &master->slots.slots[i];
-        if (i >= wanted) {
-            leaving += processes_in(slot);
-        } else if (slot->serving != NULL && slot->serving->child.state == CHILD_BACKOFF &&
-                   slot->respawn.deaths >= SCALE_DEATHS_MAX) {
-            find(
-                finding, OPERATION_FAILED,
-                "%s does not become READY; narwhal goes on trying (narwhalctl deaths, and the log)",
-                slot->serving->child.name);
-            return;
-        }
+    if (find_hopeless_worker(master, wanted, finding)) {
+        return;
+    }
+    for (uint32_t i = wanted; i < BOARD_SLOTS_MAX; i++) {
+        leaving += processes_in(&master->slots.slots[i]);
     }
     if (ready == wanted && leaving == 0) {
         find(finding, OPERATION_DONE, "%" PRIu32 " workers serve", ready);
@@ -355,32 +366,48 @@ look_at_drain(const struct master *master, const struct operation *operation,
     }
 }
 
-/* A reload is how new code of applications is deployed: whoever waits for it wants to know whether
- * the code runs. */
 static void
-look_at_reloaded_instances(const struct master *master, const struct operation *operation,
-                           struct finding *finding)
+say_in_use(const struct operation *operation, struct finding *finding)
 {
+    char why[TEXT_MAX];
+
+    memcpy(why, finding->text, sizeof(why));
+    find(finding, OPERATION_FAILED, "settings %" PRId64 " are in use, but %.420s",
+         operation->target, why);
+}
+
+/* A reload is how new code of applications is deployed: whoever waits for it wants to know whether
+ * the code runs. It also ends a pause, and the workers come back. */
+static void
+look_behind_reload(const struct master *master, const struct operation *operation,
+                   struct finding *finding)
+{
+    uint32_t wanted = master_wanted_workers(master);
+    uint32_t ready = slots_ready_count(master);
     struct replaced count = {0};
 
+    if (find_hopeless_worker(master, wanted, finding)) {
+        say_in_use(operation, finding);
+        return;
+    }
     LIST_FOR_EACH (node, &master->apps.apps) {
         const struct app *app = container_of(node, struct app, node);
         if (app->settings != NULL && !app->is_ahead &&
             !count_replaced(app, app->generation, &count, finding)) {
-            char why[TEXT_MAX];
-            memcpy(why, finding->text, sizeof(why));
-            find(finding, OPERATION_FAILED, "settings %" PRId64 " are in use, but %.420s",
-                 operation->target, why);
+            say_in_use(operation, finding);
             return;
         }
     }
-    if (count.done < count.wanted) {
+    if (ready < wanted) {
+        find(finding, OPERATION_RUNNING, "%" PRIu32 " of %" PRIu32 " workers are READY", ready,
+             wanted);
+    } else if (count.done < count.wanted) {
         find(finding, OPERATION_RUNNING, "%" PRIu32 " of %" PRIu32 " instances are new", count.done,
              count.wanted);
-        return;
+    } else {
+        find(finding, OPERATION_DONE, "settings %" PRId64 " are in use, changes: %" PRId64,
+             operation->target, operation->mark);
     }
-    find(finding, OPERATION_DONE, "settings %" PRId64 " are in use, changes: %" PRId64,
-         operation->target, operation->mark);
 }
 
 static void
@@ -388,7 +415,7 @@ look_at_reload(const struct master *master, const struct operation *operation,
                struct finding *finding)
 {
     if (operation->target > 0) {
-        look_at_reloaded_instances(master, operation, finding);
+        look_behind_reload(master, operation, finding);
         return;
     }
     if (operation->number != master->reload.operation) {
