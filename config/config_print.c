@@ -173,7 +173,8 @@ config_print_help(FILE *out)
     (void)fputs("Usage: narwhal -c FILE [FLAG...]\n"
                 "       narwhal --static FOLDER [FLAG...]\n"
                 "       narwhal --backend ADDRESS [FLAG...]\n"
-                "       narwhal --app COMMAND [FLAG...]\n\n"
+                "       narwhal --app COMMAND [FLAG...]\n"
+                "       narwhal doctor [--unit UNIT] [--cgroup FOLDER] -c FILE [FLAG...]\n\n"
                 "Pre-fork server master: serves static files and applications by a fixed number\n"
                 "of worker processes.\n\n",
                 out);

@@ -157,6 +157,7 @@ app_free(struct app *app)
     }
     list_remove(&app->node);
     free(app->slots);
+    free(app->why);
     free(app->name);
     free(app);
 }
@@ -291,6 +292,29 @@ apps_start_ahead(struct master *master, const struct config *config)
     return any;
 }
 
+int
+apps_restart(struct master *master, const char *name, uint64_t *ret_generation, struct buf *error)
+{
+    struct app *app = app_find(master, name);
+
+    if (master->phase != MASTER_RUNNING) {
+        buf_add_text(error, "no restart: narwhal is stopping");
+        return -EBUSY;
+    }
+    if (app == NULL || app->settings == NULL || app->is_ahead) {
+        buf_addf(error,
+                 "there is no backend %.60s with a command: narwhal restarts only what it has "
+                 "started (narwhalctl backends shows all)",
+                 name);
+        return -ENOENT;
+    }
+    app->generation++;
+    app->roll_failed = false;
+    *ret_generation = app->generation;
+    master_changed(master);
+    return 0;
+}
+
 static enum apps_ahead
 app_ahead_state(const struct app *app, char **ret_why)
 {
@@ -376,7 +400,7 @@ fill_slot(struct instance_slot *slot)
         return;
     }
     half = free_half(slot);
-    if (half < INSTANCE_HALVES) {
+    if (half < INSTANCE_HALVES && master_may_start(slot->app->master)) {
         slot->serving = instance_new(slot, half);
         instance_start(slot->serving);
     }
@@ -479,6 +503,10 @@ successor_failed(struct instance_slot *slot, const struct instance *successor)
     log_error("the new %s did not become READY: the old one goes on, and so do all others of "
               "backend=%s; correct it and reload again",
               successor->child.name, slot->app->name);
+    const char *words = instance_last_words(successor);
+    free(slot->app->why);
+    slot->app->why = xasprintf("the new %s did not become READY: %s", successor->child.name,
+                               words != NULL ? words : "its lines in the log say why");
 }
 
 void

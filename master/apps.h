@@ -46,6 +46,7 @@ struct app {
     uint32_t wanted;                         /* instances; 0: removed */
     uint64_t generation;                     /* instances of an older one are replaced */
     bool roll_failed;                        /* told; the old ones stay */
+    char *why;                               /* owned; what the last roll failed of; NULL */
     bool rolling;                            /* to say when it is done */
     bool is_ahead; /* started for settings that are not in use yet; settings are in theirs */
     bool restored; /* of a predecessor: the next settings are those its instances have */
@@ -70,6 +71,10 @@ int apps_prepare(struct master *master, const struct config *config, struct buf 
  * routes shall find it READY. Followed by apps_commit() or apps_cancel_ahead(). Returns whether
  * there is such a backend. */
 bool apps_start_ahead(struct master *master, const struct config *config);
+/* Replaces every instance of a backend, as a reload does. *ret_generation: the one that they shall
+ * have. 0, or a negative errno with a whole sentence in error. */
+int apps_restart(struct master *master, const char *name, uint64_t *ret_generation,
+                 struct buf *error);
 enum apps_ahead { AHEAD_BOOTING = 0, AHEAD_READY, AHEAD_FAILED };
 /* READY when one instance of each is; FAILED when one died or could not be started, with what it
  * said in *ret_why, which is the caller's. */

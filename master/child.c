@@ -24,6 +24,7 @@
 #include "config/base/clock.h"
 #include "config/base/log.h"
 #include "master/deaths.h"
+#include "master/events.h"
 #include "master/master.h"
 
 static const char *const state_names[CHILD_STATE_COUNT] = {
@@ -136,6 +137,7 @@ child_set_state(struct child *child, enum child_state state, int64_t deadline_ms
     CHECK((legal[child->state] & (1u << state)) != 0);
     log_debug("%s goes from %s to %s pid=%d", child->name, state_names[child->state],
               state_names[state], (int)child->pid);
+    const char *before = state_names[child->state];
     child->state = state;
     if (state == CHILD_READY) {
         child->ready_since_ms = clock_mono_ms();
@@ -145,6 +147,7 @@ child_set_state(struct child *child, enum child_state state, int64_t deadline_ms
         patient_timer_start(&child->deadline, master->loop, clock_mono_ms() + deadline_ms);
     }
     child->ops->on_state(child);
+    events_child(master, child, before);
     master_changed(master);
 }
 
@@ -304,6 +307,7 @@ child_tell_departure(const struct child *child, const struct child_death *death)
     if (!child_departed(death)) {
         death_add_facts(death->record, &facts);
         deaths_add(child->master->board, death->record, 1);
+        events_death(child->master, death->record);
     }
     child_describe_status(death->status, how);
     log_info("%s left pid=%d %s generation=%llu uptime=%lldms%s%s%s", child->name, (int)death->pid,

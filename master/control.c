@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Clients of the control socket. Bounded in number, input, output and time, because the master
- * must not wait for any of them. Runs in the master.
+ * must not wait for any of them. Invariants: a command is looked at when the answers before it are
+ * taken, and one client gets one command a turn of the loop, so that neither memory nor time is
+ * for a client to decide about. Runs in the master.
  */
 #include "master/control.h"
 
@@ -17,15 +19,14 @@
 #include "config/base/fd.h"
 #include "config/base/log.h"
 #include "config/config.h"
-#include "master/deaths.h"
+#include "master/control_command.h"
 #include "master/json.h"
 #include "master/master.h"
-#include "master/server_command.h"
-#include "master/status.h"
 
 #define INPUT_MAX 4096
-#define CLIENT_TIMEOUT_MS 10000
-#define BACKLOG 16
+/* Without a command for so long, or with an answer that is not taken, a client has to go. */
+#define CLIENT_TIMEOUT_MS 30000
+#define BACKLOG 64
 /* How long no client is accepted after the kernel had no descriptor for one. */
 #define ACCEPT_PAUSE_MS 100
 
@@ -35,105 +36,129 @@ struct control_client {
     ev_io readable;
     ev_io writable;
     ev_timer timeout;
+    ev_timer more; /* the next command, after others had their turn */
     char input[INPUT_MAX];
     size_t input_length;
     struct buf output;
     size_t sent;     /* of output */
     bool at_its_end; /* nothing more is read; closed when all is sent */
+    bool listens;    /* to events */
+    uint64_t lost;   /* events since the last one that it got */
     struct list_node node;
 };
+
+/* ---- one client ------------------------------------------------------------------------------ */
 
 static void
 client_close(struct control_client *client)
 {
-    struct ev_loop *loop = client->master->loop;
+    struct master *master = client->master;
 
-    ev_io_stop(loop, &client->readable);
-    ev_io_stop(loop, &client->writable);
-    ev_timer_stop(loop, &client->timeout);
+    ev_io_stop(master->loop, &client->readable);
+    ev_io_stop(master->loop, &client->writable);
+    ev_timer_stop(master->loop, &client->timeout);
+    ev_timer_stop(master->loop, &client->more);
+    if (client->listens) {
+        events_listen(master, -1);
+    }
     fd_close(&client->fd);
     buf_release(&client->output);
     list_remove(&client->node);
-    client->master->control.client_count--;
+    master->control.client_count--;
     free(client);
 }
 
+/* It did something: its time begins again, and others go first when somebody has to. */
 static void
-answer_error(struct buf *out, const char *text)
+client_touch(struct control_client *client)
+{
+    struct master *master = client->master;
+
+    list_remove(&client->node);
+    list_push_back(&master->control.clients, &client->node);
+    ev_timer_stop(master->loop, &client->timeout);
+    if (!client->listens) {
+        ev_now_update(master->loop);
+        ev_timer_set(&client->timeout, ms_to_seconds(CLIENT_TIMEOUT_MS), 0.);
+        ev_timer_start(master->loop, &client->timeout);
+    }
+}
+
+static void
+add_refusal(struct control_client *client, const char *why)
 {
     struct buf answer = {0};
 
-    json_open(&answer, NULL, '{');
-    json_text(&answer, "error", text);
-    json_close(&answer, '}');
-    buf_add(out, answer.ptr, answer.len);
+    control_command_refuse(&answer, "%s", why);
+    buf_add(&answer, "\n", 1);
+    buf_add(&client->output, answer.ptr, answer.len);
     buf_release(&answer);
 }
 
-struct control_command {
-    const char *name;
-    void (*run)(struct master *master, struct buf *out);
-};
-
-static void
-run_ping(struct master *master, struct buf *out)
+static size_t
+count_listeners(const struct master *master)
 {
-    status_print_ping(master, out);
+    return master->events.listeners;
 }
-
-static void
-run_status(struct master *master, struct buf *out)
-{
-    status_print(master, out);
-}
-
-static void
-run_deaths(struct master *master, struct buf *out)
-{
-    deaths_print(master->board, out);
-}
-
-static void
-run_upgrade(struct master *master, struct buf *out)
-{
-    if (!upgrade_request(master)) {
-        answer_error(out, "the upgrade is refused; the log says why");
-        return;
-    }
-    json_open(out, NULL, '{');
-    json_text(out, "upgrade", "begun; the log says what comes of it");
-    json_close(out, '}');
-}
-
-static const struct control_command commands[] = {
-    {"ping", run_ping}, {"status", run_status}, {"deaths", run_deaths}, {"upgrade", run_upgrade}};
 
 static void
 run_line(struct control_client *client, const char *line)
 {
     struct buf answer = {0};
-    bool known = strncmp(line, "server ", 7) == 0;
 
-    if (known) {
-        server_command_run(client->master, line + 7, &answer);
-    }
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !known; i++) {
-        if (strcmp(line, commands[i].name) == 0) {
-            commands[i].run(client->master, &answer);
-            known = true;
+    if (control_command_run(client->master, line, &answer) == CONTROL_LISTENS) {
+        if (count_listeners(client->master) >= CONTROL_LISTENERS_MAX) {
+            buf_release(&answer);
+            add_refusal(client, "too many listen to events already; end one of them");
+            return;
         }
-    }
-    if (!known) {
-        answer_error(&answer,
-                     "unknown command; known are ping, status, deaths, upgrade and server");
+        client->listens = true;
+        events_listen(client->master, 1);
     }
     buf_add(&client->output, answer.ptr, answer.len);
     buf_add(&client->output, "\n", 1);
     buf_release(&answer);
 }
 
-/* Sends what the socket takes; false when the client is closed. */
-static bool
+/* Runs the first line of what was read, if there is a whole one; with what it answers the client
+ * has to take it before the next line is looked at. */
+static void
+run_first_line(struct control_client *client)
+{
+    char *end = memchr(client->input, '\n', client->input_length);
+
+    if (client->listens) {
+        client->input_length = 0; /* it has nothing more to say */
+        return;
+    }
+    if (end == NULL) {
+        if (client->input_length == INPUT_MAX) {
+            add_refusal(client, "the line is longer than 4096 bytes");
+            client->at_its_end = true;
+            client->input_length = 0;
+        }
+        return;
+    }
+    size_t length = (size_t)(end - client->input);
+    size_t rest = client->input_length - length - 1;
+    bool is_text = memchr(client->input, '\0', length) == NULL;
+    client->input[length] = '\0';
+    if (length > 0 && client->input[length - 1] == '\r') {
+        client->input[length - 1] = '\0';
+    }
+    if (!is_text) {
+        add_refusal(client, "the line has a NUL byte in it; a command is text");
+    } else {
+        run_line(client, client->input);
+    }
+    client->input_length = rest;
+    memmove(client->input, end + 1, rest);
+    client_touch(client);
+}
+
+enum flushed { FLUSHED_ALL = 0, FLUSHED_SOME, FLUSHED_BROKEN };
+
+static enum flushed
 client_flush(struct control_client *client)
 {
     while (client->sent < client->output.len) {
@@ -142,47 +167,70 @@ client_flush(struct control_client *client)
         if (n == -1 && errno == EINTR) {
             continue;
         }
-        if (n == -1 && errno == EAGAIN) {
-            ev_io_stop(client->master->loop, &client->readable); /* answers first */
-            ev_io_start(client->master->loop, &client->writable);
-            return true;
-        }
         if (n == -1) {
-            client_close(client);
-            return false;
+            return errno == EAGAIN ? FLUSHED_SOME : FLUSHED_BROKEN;
         }
         client->sent += (size_t)n;
     }
     buf_clear(&client->output);
     client->sent = 0;
-    ev_io_stop(client->master->loop, &client->writable);
-    if (client->at_its_end) {
-        client_close(client);
-        return false;
-    }
-    ev_io_start(client->master->loop, &client->readable);
-    return true;
+    return FLUSHED_ALL;
 }
 
 static void
-run_lines(struct control_client *client)
+tell_loss(struct control_client *client)
 {
-    char *end;
+    struct buf line = {0};
 
-    while ((end = memchr(client->input, '\n', client->input_length)) != NULL) {
-        size_t length = (size_t)(end - client->input);
-        client->input[length] = '\0';
-        if (length > 0 && client->input[length - 1] == '\r') {
-            client->input[length - 1] = '\0';
-        }
-        run_line(client, client->input);
-        client->input_length -= length + 1;
-        memmove(client->input, end + 1, client->input_length);
+    if (client->lost == 0) {
+        return;
     }
-    if (client->input_length == INPUT_MAX) {
-        answer_error(&client->output, "the line is longer than 4096 bytes");
-        buf_add(&client->output, "\n", 1);
-        client->at_its_end = true;
+    json_open(&line, NULL, '{');
+    json_text(&line, "event", "lost");
+    json_number(&line, "count", (int64_t)client->lost);
+    json_close(&line, '}');
+    buf_add(&line, "\n", 1);
+    buf_add(&client->output, line.ptr, line.len);
+    buf_release(&line);
+    client->lost = 0;
+}
+
+static bool
+has_line(const struct control_client *client)
+{
+    return memchr(client->input, '\n', client->input_length) != NULL;
+}
+
+/* Sends what there is to send, and says what the client is watched for then; may close it. */
+static void
+client_go_on(struct control_client *client)
+{
+    struct ev_loop *loop = client->master->loop;
+    enum flushed flushed = client_flush(client);
+
+    if (flushed == FLUSHED_ALL && client->lost > 0) {
+        tell_loss(client);
+        flushed = client_flush(client);
+    }
+    bool has_more = flushed == FLUSHED_ALL && has_line(client) && !client->listens;
+    if (flushed == FLUSHED_BROKEN || (flushed == FLUSHED_ALL && client->at_its_end && !has_more)) {
+        client_close(client);
+        return;
+    }
+    if (flushed == FLUSHED_SOME) {
+        ev_io_start(loop, &client->writable);
+    } else {
+        ev_io_stop(loop, &client->writable);
+    }
+    if (has_more) {
+        ev_timer_set(&client->more, 0., 0.);
+        ev_timer_start(loop, &client->more);
+    }
+    /* Who does not take answers is not asked for commands; the end of a listener is always seen. */
+    if (!client->at_its_end && !has_more && (flushed == FLUSHED_ALL || client->listens)) {
+        ev_io_start(loop, &client->readable);
+    } else {
+        ev_io_stop(loop, &client->readable);
     }
 }
 
@@ -198,13 +246,27 @@ on_readable(struct ev_loop *loop, ev_io *watcher, int revents)
     if (n == -1 && errno == EAGAIN) {
         return;
     }
-    if (n <= 0) {
-        client->at_its_end = true;
-    } else {
+    if (n > 0) {
         client->input_length += (size_t)n;
-        run_lines(client);
+    } else if (client->listens) {
+        client_close(client);
+        return;
+    } else {
+        client->at_its_end = true; /* of its words: it may still read */
     }
-    (void)client_flush(client); /* closes the client when it is at its end */
+    run_first_line(client);
+    client_go_on(client);
+}
+
+static void
+on_more(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct control_client *client = container_of(timer, struct control_client, more);
+
+    (void)loop;
+    (void)revents;
+    run_first_line(client);
+    client_go_on(client);
 }
 
 static void
@@ -212,7 +274,7 @@ on_writable(struct ev_loop *loop, ev_io *watcher, int revents)
 {
     (void)loop;
     (void)revents;
-    (void)client_flush(container_of(watcher, struct control_client, writable));
+    client_go_on(container_of(watcher, struct control_client, writable));
 }
 
 static void
@@ -223,14 +285,86 @@ on_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
     client_close(container_of(timer, struct control_client, timeout));
 }
 
+/* ---- events ---------------------------------------------------------------------------------- */
+
+static void
+client_add_event(struct control_client *client, const char *line, size_t length)
+{
+    size_t waiting = client->output.len - client->sent;
+
+    if (client->lost > 0 || waiting + length > CONTROL_EVENTS_BYTES_MAX) {
+        client->lost++; /* until all is taken, so that what comes is told in order */
+        return;
+    }
+    if (client->sent > 0) {
+        memmove(client->output.ptr, client->output.ptr + client->sent, waiting);
+        client->output.len = waiting;
+        client->sent = 0;
+    }
+    buf_add(&client->output, line, length);
+    /* Sent when the loop comes round: a client that is closed here might be the caller's. */
+    ev_io_start(client->master->loop, &client->writable);
+}
+
+void
+control_broadcast(struct master *master, const char *line, size_t length)
+{
+    LIST_FOR_EACH (node, &master->control.clients) {
+        struct control_client *client = container_of(node, struct control_client, node);
+        if (client->listens) {
+            client_add_event(client, line, length);
+        }
+    }
+}
+
+/* ---- new clients ----------------------------------------------------------------------------- */
+
 static bool
-is_allowed(int fd)
+is_allowed(int fd, uid_t *ret_uid)
 {
     struct ucred peer;
     socklen_t size = sizeof(peer);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-           (peer.uid == 0 || peer.uid == geteuid());
+    *ret_uid = (uid_t)-1;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == -1) {
+        return false;
+    }
+    *ret_uid = peer.uid;
+    return peer.uid == 0 || peer.uid == geteuid();
+}
+
+/* The last words to a client, if it takes them now. */
+static void
+say_farewell(int fd, const char *why)
+{
+    struct buf answer = {0};
+
+    control_command_refuse(&answer, "%s", why);
+    buf_add(&answer, "\n", 1);
+    (void)send(fd, answer.ptr, answer.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    buf_release(&answer);
+}
+
+/* Who connects in order to ask does it at once, so the longest silent one is the one to go. Who
+ * listens to events is silent by nature, and goes last. */
+static void
+make_room(struct master *master)
+{
+    struct control_client *victim = NULL;
+
+    LIST_FOR_EACH (node, &master->control.clients) {
+        struct control_client *client = container_of(node, struct control_client, node);
+        if (victim == NULL || (victim->listens && !client->listens)) {
+            victim = client;
+        }
+    }
+    if (victim->output.len == 0) {
+        say_farewell(victim->fd, "too many clients of the control socket: the longest silent one "
+                                 "had to go");
+    }
+    log_debug("a control client made room for another one clients=%zu",
+              master->control.client_count);
+    client_close(victim);
 }
 
 static void
@@ -242,12 +376,12 @@ client_new(struct master *master, int fd)
     client->fd = fd;
     ev_io_init(&client->readable, on_readable, fd, EV_READ);
     ev_io_init(&client->writable, on_writable, fd, EV_WRITE);
-    ev_timer_init(&client->timeout, on_timeout, ms_to_seconds(CLIENT_TIMEOUT_MS), 0.);
+    ev_timer_init(&client->timeout, on_timeout, 0., 0.);
+    ev_timer_init(&client->more, on_more, 0., 0.);
     list_init(&client->node);
-    list_push_back(&master->control.clients, &client->node);
+    client_touch(client);
     master->control.client_count++;
     ev_io_start(master->loop, &client->readable);
-    ev_timer_start(master->loop, &client->timeout);
 }
 
 static void
@@ -296,10 +430,17 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
         return; /* else EAGAIN, or the client is gone */
     }
     master->control.exhausted = false;
-    if (!is_allowed(fd) || master->control.client_count >= CONTROL_CLIENTS_MAX) {
-        log_debug("a control client was turned away clients=%zu", master->control.client_count);
+    uid_t uid;
+    if (!is_allowed(fd, &uid)) {
+        log_warn("a control client was turned away uid=%lld: only root and the user of the master "
+                 "may give orders",
+                 (long long)uid);
+        say_farewell(fd, "only root and the user that narwhal runs as may use the control socket");
         fd_close(&fd);
         return;
+    }
+    if (master->control.client_count >= CONTROL_CLIENTS_MAX) {
+        make_room(master);
     }
     client_new(master, fd);
 }
@@ -339,13 +480,21 @@ control_close(struct master *master)
     struct control *control = &master->control;
 
     LIST_FOR_EACH_SAFE (node, &control->clients) {
-        client_close(container_of(node, struct control_client, node));
+        struct control_client *client = container_of(node, struct control_client, node);
+        (void)client_flush(client); /* what the socket takes: the last events, an answer */
+        client_close(client);
     }
     if (control->listener.fd != -1) {
         ev_io_stop(master->loop, &control->accept);
         ev_timer_stop(master->loop, &control->pause);
         unix_listener_close(&control->listener);
     }
+}
+
+size_t
+control_busy_count(const struct master *master)
+{
+    return master->control.client_count - count_listeners(master);
 }
 
 void

@@ -174,18 +174,13 @@ print_end(const struct board_death *record, struct buf *out)
     json_number(out, "oom_kill", record->oom_kill);
 }
 
-static void
-print_record(const struct board_death *record, struct buf *out)
+void
+deaths_print_fields(const struct board_death *record, struct buf *out)
 {
-    char time[CLOCK_ISO8601_SIZE];
-
-    clock_format_iso8601(record->when_real_ms, time);
-    json_open(out, NULL, '{');
     json_text(out, "name", record->name);
     json_number(out, "slot", record->slot);
     json_number(out, "pid", record->pid);
     json_number(out, "generation", (int64_t)record->generation);
-    json_text(out, "time", time);
     print_end(record, out);
     json_number(out, "deaths", record->deaths);
     json_number(out, "uptime_ms", record->uptime_ms);
@@ -206,6 +201,17 @@ print_record(const struct board_death *record, struct buf *out)
     if (record->words[0] != '\0') {
         json_text(out, "last_words", record->words);
     }
+}
+
+static void
+print_record(const struct board_death *record, struct buf *out)
+{
+    char time[CLOCK_ISO8601_SIZE];
+
+    clock_format_iso8601(record->when_real_ms, time);
+    json_open(out, NULL, '{');
+    json_text(out, "time", time);
+    deaths_print_fields(record, out);
     json_close(out, '}');
 }
 

@@ -45,5 +45,7 @@ const struct board_death *deaths_newest(const struct scoreboard *board, uint32_t
 /* Adds what a log line about a death says beyond its own words: " by=… cpu_ms=… maxrss_kib=…" and,
  * where there is one, the OOM kill and the last request. */
 void death_add_facts(const struct board_death *record, struct buf *out);
+/* One record as members of the object that is open in out. */
+void deaths_print_fields(const struct board_death *record, struct buf *out);
 /* All records, newest first. */
 void deaths_print(const struct scoreboard *board, struct buf *out);

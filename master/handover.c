@@ -325,4 +325,5 @@ handover_fill(const struct master *master, int program_fd, struct state *ret_sta
     fill_slots(master, ret_state);
     fill_apps(master, ret_state);
     fill_servers(master, ret_state);
+    operations_fill(master, ret_state);
 }

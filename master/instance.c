@@ -722,12 +722,14 @@ on_death(struct child *child, const struct child_death *death)
     if (instance == instance->slot->next) {
         struct respawn_verdict never = respawn_never();
         deaths_add(master_of(instance)->board, death->record, ++instance->slot->failed_successors);
+        events_death(master_of(instance), death->record);
         tell_death(instance, death, &never);
         app_on_gone(instance);
         return;
     }
     struct respawn_verdict verdict = child_next_life(&instance->slot->respawn, death);
     deaths_add(master_of(instance)->board, death->record, verdict.deaths);
+    events_death(master_of(instance), death->record);
     tell_death(instance, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     app_on_gone(instance);
@@ -736,7 +738,11 @@ on_death(struct child *child, const struct child_death *death)
 static void
 on_start(struct child *child)
 {
-    instance_start(instance_from_child(child));
+    if (master_may_start(child->master)) {
+        instance_start(instance_from_child(child));
+    } else {
+        child_set_state(child, CHILD_BACKOFF, 0); /* in the next turn */
+    }
 }
 
 /* What workers see: a record is READY while new requests may go there. */

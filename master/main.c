@@ -10,6 +10,7 @@
 
 #include "config/base/stack_trace.h"
 #include "config/config.h"
+#include "master/doctor.h"
 #include "master/inherited.h"
 #include "master/master.h"
 #include "master/proctitle.h"
@@ -103,6 +104,9 @@ main(int argc, char **argv)
     struct takeover takeover;
     const char *check = NULL;
 
+    if (argc > 1 && strcmp(argv[1], DOCTOR_WORD) == 0) {
+        return doctor_main(argc, argv, environ);
+    }
     signals_block();
     stack_trace_on_crash();
     int status = takeover_receive(&takeover);

@@ -35,6 +35,8 @@
 #include "master/takeover.h"
 #include "master/waiting.h"
 
+/* Processes that are started in one turn of the loop. */
+#define STARTS_A_TURN 4
 /* Rounds of reconcile() before the loop gets its turn. */
 #define ROUNDS_MAX 8
 
@@ -108,12 +110,14 @@ master_reconcile(struct master *master)
         resolver_child_reconcile(master);
         recycle_reconcile(master);
         reload_reconcile(master);
+        operations_reconcile(master);
         upgrade_reconcile(master);
         (void)server_registry_sweep(&master->registry, slots_oldest_serial(master));
     } else {
         reconcile_stop(master);
     }
     service_reconcile(master);
+    events_look(master);
 }
 
 static void
@@ -123,7 +127,7 @@ run_reconcile(struct master *master)
         master->changed = false;
         master_reconcile(master);
     }
-    if (master->changed) {
+    if (master->changed || master->starts_wait) {
         ev_timer_set(&master->again, 0., 0.);
         ev_timer_start(master->loop, &master->again);
     }
@@ -136,6 +140,9 @@ on_before_wait(struct ev_loop *loop, ev_prepare *watcher, int revents)
 
     (void)watcher;
     (void)revents;
+    master->changed = master->changed || master->starts_wait;
+    master->starts_wait = false;
+    master->starts_left = STARTS_A_TURN;
     recycle_look(master);
     scaling_look(master);
     run_reconcile(master);
@@ -155,6 +162,17 @@ master_changed(struct master *master)
     master->changed = true;
 }
 
+bool
+master_may_start(struct master *master)
+{
+    if (master->starts_left == 0) {
+        master->starts_wait = true;
+        return false;
+    }
+    master->starts_left--;
+    return true;
+}
+
 /* ---- verbs ----------------------------------------------------------------------------------- */
 
 void
@@ -168,6 +186,7 @@ master_stop(struct master *master, bool quick)
     int64_t graceful_ms = master->config->master.graceful_timeout_ms;
     uint32_t workers = slots_ready_count(master);
     upgrade_cancel(master);
+    operations_cancel(master);
     reload_stop(master); /* with the addresses that it prepared: nobody will ever accept there */
     master->phase = phase;
     service_stopping(master, graceful_ms);
@@ -185,30 +204,55 @@ master_stop(struct master *master, bool quick)
     master_changed(master);
 }
 
+/* From what there is: with fewer CPUs than at the last order, auto and what it said may be below 1.
+ * False when that many are not possible. */
+static bool
+change_workers(struct master *master, int64_t more, const char *reason)
+{
+    uint32_t before = master_wanted_workers(master);
+    int said_before = master->workers_more;
+
+    master->workers_more = (int)((int64_t)before + more - (int64_t)base_workers(master));
+    uint32_t after = master_wanted_workers(master);
+    if ((int64_t)after != (int64_t)before + more) {
+        master->workers_more = said_before;
+        return false;
+    }
+    log_info("workers wanted=%u before=%u reason=\"%s\"", after, before, reason);
+    scaling_hold(master);
+    master_changed(master);
+    return true;
+}
+
 void
 master_more_workers(struct master *master, int more)
 {
-    uint32_t before = master_wanted_workers(master);
-
     if (master->phase != MASTER_RUNNING || master->paused) {
         log_warn("the number of workers is not changed: narwhal is %s",
                  master->paused ? "paused" : "stopping");
         return;
     }
-    int said_before = master->workers_more;
-    /* From what there is: with fewer CPUs than at the last order, auto and what it said may be
-     * below 1. */
-    master->workers_more = (int)before + more - (int)base_workers(master);
-    uint32_t after = master_wanted_workers(master);
-    if (after == before) {
-        master->workers_more = said_before;
-        log_warn("the number of workers stays workers=%u: 1 to %d are possible", before,
-                 BOARD_SLOTS_MAX);
-        return;
+    if (!change_workers(master, more, more > 0 ? "SIGTTIN" : "SIGTTOU")) {
+        log_warn("the number of workers stays workers=%u: 1 to %d are possible",
+                 master_wanted_workers(master), BOARD_SLOTS_MAX);
     }
-    log_info("workers wanted=%u before=%u reason=\"%s\"", after, before,
-             more > 0 ? "SIGTTIN" : "SIGTTOU");
-    scaling_hold(master);
+}
+
+int
+master_scale(struct master *master, int64_t workers, struct buf *error)
+{
+    if (master->phase != MASTER_RUNNING || master->paused) {
+        buf_addf(error, "the number of workers is not changed: narwhal is %s",
+                 master->paused ? "paused, a reload ends that" : "stopping");
+        return -EBUSY;
+    }
+    if (workers < 1 || workers > BOARD_SLOTS_MAX) {
+        buf_addf(error, "%lld workers are not possible, 1 to %d are", (long long)workers,
+                 BOARD_SLOTS_MAX);
+        return -ERANGE;
+    }
+    CHECK(change_workers(master, workers - (int64_t)master_wanted_workers(master), "narwhalctl"));
+    return 0;
 }
 
 void
@@ -404,6 +448,7 @@ master_init(struct master *master, const struct config_args *args)
     scaling_init(master);
     service_init(master);
     upgrade_init(master);
+    events_init(master);
 }
 
 static void
@@ -416,6 +461,7 @@ stop_watchers(struct master *master)
     recycle_stop(master);
     scaling_stop(master);
     reload_stop(master);
+    events_stop(master);
     signals_stop(master);
 }
 
@@ -431,6 +477,7 @@ master_release(struct master *master)
         stop_watchers(master);
     }
     upgrade_release(master);
+    operations_release(master);
     LIST_FOR_EACH_SAFE (node, &master->lanes.addresses) {
         listen_address_close(listen_address_from(node));
     }

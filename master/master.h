@@ -15,11 +15,13 @@
 #include "config/base/list.h"
 #include "master/apps.h"
 #include "master/control.h"
+#include "master/events.h"
 #include "master/identity.h"
 #include "master/lane.h"
 #include "master/log_files.h"
 #include "master/names.h"
 #include "master/oom_watch.h"
+#include "master/operations.h"
 #include "master/pidfile.h"
 #include "master/progress_watch.h"
 #include "master/recycle.h"
@@ -58,6 +60,8 @@ struct master {
     ev_prepare before_wait; /* runs master_reconcile() when something changed */
     ev_timer again;         /* the same, when reconcile itself changed things */
     bool changed;
+    uint32_t starts_left; /* processes that may still be started in this turn of the loop */
+    bool starts_wait;     /* one had to wait for the next turn */
     enum master_phase phase;
     bool apps_stopping; /* gracefully, after the workers */
     bool was_ready;     /* ready_min workers were READY once */
@@ -86,6 +90,8 @@ struct master {
     struct pidfile pidfile;
     struct runtime_dir runtime_dir;
     struct control control;
+    struct operations operations;
+    struct events events;
 };
 
 /* Runs until the service is stopped. config is taken over. takeover has the state of a predecessor
@@ -97,6 +103,9 @@ int master_run(const struct config_args *args, struct config *config, struct tak
 
 /* Something changed: reconcile before the loop waits again. */
 void master_changed(struct master *master);
+/* Whether a process may be started in this turn of the loop: a fork takes its time, and many in a
+ * row would keep everybody else waiting. false: reconcile comes again in the next turn. */
+bool master_may_start(struct master *master);
 /* How many workers the settings and the signals want now. */
 uint32_t master_wanted_workers(const struct master *master);
 /* Workers by the settings alone ([master] workers, auto resolved). */
@@ -106,4 +115,7 @@ uint32_t master_configured_workers(const struct config *config);
 void master_stop(struct master *master, bool quick);
 void master_reopen_logs(struct master *master);
 void master_more_workers(struct master *master, int more);
+/* That many, as if by TTIN and TTOU. 0, or a negative errno with a whole sentence in error. */
+struct buf;
+int master_scale(struct master *master, int64_t workers, struct buf *error);
 void master_pause(struct master *master);

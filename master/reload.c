@@ -33,6 +33,8 @@
 /* One more than one: a worker may die of something else in this very moment. Not more, because it
  * may as well be the settings that kill them. */
 #define CANARIES_MAX 2
+/* Of the errors that whoever waits for a reload gets. */
+#define OPERATION_ERRORS_BYTES 4096
 
 /* All that new settings need, made but not in use. */
 struct prepared {
@@ -379,6 +381,25 @@ enter(struct master *master, enum reload_state state)
 
 /* ---- reload ---------------------------------------------------------------------------------- */
 
+/* Whoever waits for it gets the errors, the first of very many. */
+static void
+end_operation(struct master *master, const struct config_errors *errors)
+{
+    struct buf text = {0};
+    size_t told = 0;
+
+    while (told < errors->count && text.len < OPERATION_ERRORS_BYTES) {
+        buf_addf(&text, "%s%s", told > 0 ? "\n" : "", errors->item[told]);
+        told++;
+    }
+    if (told < errors->count) {
+        buf_addf(&text, "\n%zu more errors are in the log", errors->count - told);
+    }
+    operation_end(master, master->reload.operation, OPERATION_FAILED,
+                  text.ptr != NULL ? text.ptr : "the log says why");
+    buf_release(&text);
+}
+
 static void
 refuse(struct master *master, const struct config_errors *errors)
 {
@@ -386,6 +407,7 @@ refuse(struct master *master, const struct config_errors *errors)
         log_error("%s", errors->item[i]);
     }
     log_error("reload refused, the old settings go on errors=%zu", errors->count);
+    end_operation(master, errors);
     service_reload_ends(master, EINVAL, errors->count > 0 ? errors->item[0] : "");
 }
 
@@ -555,12 +577,23 @@ start(struct master *master)
     config_errors_release(&errors);
 }
 
-void
+static uint64_t
+queue_one_more(struct reload *reload, struct master *master)
+{
+    if (!reload->queued) {
+        reload->queued_operation = operation_begin(master, OPERATION_RELOAD, "")->number;
+        reload->queued = true;
+    }
+    log_info("a reload is running; one more is done after it");
+    return reload->queued_operation;
+}
+
+uint64_t
 reload_request(struct master *master)
 {
     if (master->phase != MASTER_RUNNING) {
         log_warn("reload ignored: narwhal is stopping");
-        return;
+        return 0;
     }
     if (master->paused) {
         master->paused = false; /* whatever comes of the settings */
@@ -568,11 +601,12 @@ reload_request(struct master *master)
         master_changed(master);
     }
     if (master->reload.state != RELOAD_IDLE) {
-        master->reload.queued = true;
-        log_info("a reload is running; one more is done after it");
-    } else {
-        start(master);
+        return queue_one_more(&master->reload, master);
     }
+    uint64_t number = operation_begin(master, OPERATION_RELOAD, "")->number;
+    master->reload.operation = number;
+    start(master);
+    return number;
 }
 
 static void
@@ -583,7 +617,13 @@ finish(struct master *master, enum roll_result roll)
         log_error("reload incomplete serial=%llu: the old workers go on as they were started; "
                   "reload again to try again",
                   (unsigned long long)master->serial);
+        operation_end(master, master->reload.operation, OPERATION_FAILED,
+                      "the settings are in use, but a new worker could not boot with them: the old "
+                      "workers go on as they were started (the log says why); reload again to try "
+                      "again");
     } else {
+        operation_note_settings(master, master->reload.operation, master->serial,
+                                master->reload.changes);
         log_info("reload done serial=%llu changes=%zu", (unsigned long long)master->serial,
                  master->reload.changes);
     }
@@ -608,6 +648,7 @@ reload_reconcile(struct master *master)
     }
     if (master->reload.state == RELOAD_IDLE && master->reload.queued) {
         master->reload.queued = false;
+        master->reload.operation = master->reload.queued_operation;
         start(master);
     }
 }

@@ -37,7 +37,9 @@ enum canary_verdict {
 
 struct reload {
     enum reload_state state;
-    bool queued; /* one more after this one */
+    bool queued;               /* one more after this one */
+    uint64_t operation;        /* its number in operations.h */
+    uint64_t queued_operation; /* of the one more */
     size_t changes;
     uint64_t last_serial;        /* of settings that were ever sent; none is used twice */
     struct prepared *prepared;   /* owned; STARTING and TRYING */
@@ -53,8 +55,9 @@ void reload_stop(struct master *master);
 /* Uses the first settings (taken over on success): opens logs and addresses, resolves users.
  * 0, or an exit status of sysexits.h with every reason in errors. */
 int reload_first(struct master *master, struct config *config, struct config_errors *errors);
-/* SIGHUP: starts a reload, or notes that one more is wanted. Ends a pause in any case. */
-void reload_request(struct master *master);
+/* SIGHUP: starts a reload, or notes that one more is wanted. Ends a pause in any case. Returns the
+ * number of the operation, which may have ended already; 0: narwhal is stopping. */
+uint64_t reload_request(struct master *master);
 /* Takes a reload one state further when its workers have answered; starts a queued one. */
 void reload_reconcile(struct master *master);
 /* A worker applied the settings with this serial (why is NULL) or refused them. Returns whether it

@@ -11,6 +11,7 @@
 #include "config/base/buf.h"
 #include "config/base/log.h"
 #include "config/config.h"
+#include "master/control_command.h"
 #include "master/json.h"
 #include "master/master.h"
 #include "master/waiting.h"
@@ -27,23 +28,6 @@ struct server_words {
     char address[ADDRESS_TEXT_MAX];
     char verb[16];
 };
-
-static void answer_error(struct buf *out, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void
-answer_error(struct buf *out, const char *format, ...)
-{
-    char text[512];
-    va_list list;
-
-    va_start(list, format);
-    (void)vsnprintf(text, sizeof(text), format, list);
-    va_end(list);
-    json_open(out, NULL, '{');
-    json_text(out, "error", text);
-    json_close(out, '}');
-}
 
 /* Copies the word that begins at *text and moves behind it and the blanks after it. */
 static bool
@@ -117,10 +101,11 @@ apply(struct master *master, const struct backend_settings *backend,
         in_flight += atomic_load_explicit(&server->in_flight, memory_order_relaxed);
     }
     if (!is_known) {
-        answer_error(out,
-                     "backend %s has no server %s; narwhalctl status shows the addresses that "
-                     "it has",
-                     backend->name, words->address);
+        control_command_refuse(
+            out,
+            "backend %s has no server %s; narwhalctl status shows the addresses that "
+            "it has",
+            backend->name, words->address);
         return;
     }
     waiting_serve(master); /* there is a server more, or a backup may be used now */
@@ -146,12 +131,13 @@ server_command_run(struct master *master, const char *arguments, struct buf *out
     struct server_words words;
 
     if (!words_parse(arguments, &words)) {
-        answer_error(out, "it is: server BACKEND ADDRESS drain|disable|enable");
+        control_command_refuse(out, "it is: server BACKEND ADDRESS drain|disable|enable");
         return;
     }
     const struct backend_settings *backend = backend_find(master->config, words.backend);
     if (backend == NULL) {
-        answer_error(out, "there is no backend %s", words.backend);
+        control_command_refuse(out, "there is no backend %s; narwhalctl backends shows all",
+                               words.backend);
         return;
     }
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
@@ -160,5 +146,6 @@ server_command_run(struct master *master, const char *arguments, struct buf *out
             return;
         }
     }
-    answer_error(out, "a server can be told drain, disable and enable, not %s", words.verb);
+    control_command_refuse(out, "a server can be told drain, disable and enable, not %s",
+                           words.verb);
 }

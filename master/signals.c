@@ -19,7 +19,7 @@
 static void
 on_reload(struct master *master)
 {
-    reload_request(master);
+    (void)reload_request(master); /* what comes of it is in the log */
 }
 
 static void
@@ -80,7 +80,9 @@ on_pause(struct master *master)
 static void
 on_upgrade(struct master *master)
 {
-    upgrade_request(master);
+    const char *why;
+
+    (void)upgrade_request(master, &why); /* what comes of it is in the log */
 }
 
 static void

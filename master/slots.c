@@ -6,6 +6,7 @@
  */
 #include "master/slots.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "config/base/buf.h"
@@ -104,7 +105,7 @@ fill_slots(struct master *master, uint32_t wanted)
             retire(slot, slot->next);
             slot->serving = NULL;
             slot->next = NULL;
-        } else if (slot->serving == NULL) {
+        } else if (slot->serving == NULL && master_may_start(master)) {
             slot->serving = worker_child_new(master, slot);
             worker_child_start(slot->serving);
         }
@@ -185,14 +186,17 @@ slots_roll(struct master *master)
 enum roll_result
 slots_roll_state(const struct master *master)
 {
+    uint32_t wanted = master_wanted_workers(master);
+
     if (master->slots.roll_failed) {
         return ROLL_FAILED;
     }
     for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
         const struct slot *slot = &master->slots.slots[i];
+        bool is_missing = slot->serving == NULL ? slot->number < wanted
+                                                : slot->serving->child.state == CHILD_STARTING;
         /* A successor counts only where the old one is outdated: recycling never ends. */
-        if (is_outdated(master, slot->serving) || (slot->retired_first && slot->serving != NULL &&
-                                                   slot->serving->child.state == CHILD_STARTING)) {
+        if (is_outdated(master, slot->serving) || (slot->retired_first && is_missing)) {
             return ROLL_RUNNING;
         }
     }
@@ -609,6 +613,44 @@ slots_oldest_serial(const struct master *master)
         }
     }
     return oldest;
+}
+
+int
+slots_drain(struct master *master, int64_t number, struct buf *error)
+{
+    uint32_t wanted = master_wanted_workers(master);
+
+    if (master->phase != MASTER_RUNNING || master->paused) {
+        buf_addf(error, "no worker is drained: narwhal is %s",
+                 master->paused ? "paused, its workers drain already" : "stopping");
+        return -EBUSY;
+    }
+    if (number < 0 || number >= (int64_t)wanted) {
+        buf_addf(error, "there is no worker slot %lld: they are 0 to %u", (long long)number,
+                 wanted - 1);
+        return -ENOENT;
+    }
+    struct slot *slot = &master->slots.slots[number];
+    if (!takes_lanes(slot->serving)) {
+        buf_addf(error, "slot %lld has no worker that serves: %s", (long long)number,
+                 slot->serving != NULL ? child_state_name(slot->serving->child.state) : "none");
+        return -EAGAIN;
+    }
+    slot->recycle.pause_until_ms = 0; /* an order does not wait for what was tried before */
+    recycle_mark(master, &slot->serving->child, &slot->serving->recycle, "narwhalctl drain");
+    master_changed(master);
+    return 0;
+}
+
+uint32_t
+slots_outdated_count(const struct master *master)
+{
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < BOARD_SLOTS_MAX; i++) {
+        count += is_outdated(master, master->slots.slots[i].serving) ? 1 : 0;
+    }
+    return count;
 }
 
 /* ---- counting and the end -------------------------------------------------------------------- */

@@ -63,6 +63,13 @@ void slots_replace_unapplied(struct master *master);
 /* The oldest settings that any living worker uses. */
 uint64_t slots_oldest_serial(const struct master *master);
 
+/* The operator wants the worker of a slot replaced, within the budget of max_surge and
+ * max_unavailable: by a successor, or before one is there. 0, or a negative errno with a whole
+ * sentence in error. */
+struct buf;
+int slots_drain(struct master *master, int64_t number, struct buf *error);
+/* Workers that a roll has still to replace. */
+uint32_t slots_outdated_count(const struct master *master);
 uint32_t slots_ready_count(const struct master *master);
 /* Whether any worker process is left. */
 bool slots_any_left(const struct master *master);

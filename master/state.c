@@ -23,6 +23,7 @@
 #include "config/base/log.h"
 #include "master/apps.h"
 #include "master/child.h"
+#include "master/operations.h"
 #include "master/server_registry.h"
 #include "worker/scoreboard.h"
 

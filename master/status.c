@@ -32,6 +32,11 @@ print_head(const struct master *master, struct buf *out)
     json_number(out, "uptime_ms", clock_mono_ms() - started_ms);
     json_number(out, "serial", (int64_t)master->serial);
     json_number(out, "workers_wanted", master_wanted_workers(master));
+    json_number(out, "workers_ready", slots_ready_count(master));
+    json_text(out, "phase",
+              master->phase != MASTER_RUNNING ? "stopping"
+              : master->paused                ? "paused"
+                                              : "running");
     json_text(out, "sandbox", sandbox_mode_name(master->config->master.sandbox));
 }
 
@@ -197,6 +202,7 @@ print_lanes(const struct master *master, struct buf *out)
         const struct listen_address *address = listen_address_from(node);
         for (size_t i = 0; i < address->lane_count; i++) {
             const struct lane *lane = &address->lanes[i];
+            uint32_t waiting;
             json_open(out, NULL, '{');
             json_number(out, "id", lane->id);
             json_text(out, "address", address->bound.text);
@@ -210,6 +216,11 @@ print_lanes(const struct master *master, struct buf *out)
                 } else {
                     json_number(out, "served_by_slot", lane->owner);
                 }
+            }
+            if (lane_count_waiting(lane, &waiting)) {
+                json_number(out, "queue", waiting);
+            } else {
+                json_null(out, "queue");
             }
             json_close(out, '}');
         }
@@ -235,6 +246,43 @@ status_print_ping(const struct master *master, struct buf *out)
     json_open(out, NULL, '{');
     json_text(out, "answer", "pong");
     json_number(out, "pid", master->pid);
+    json_close(out, '}');
+}
+
+void
+status_print_workers(struct master *master, struct buf *out)
+{
+    json_open(out, NULL, '{');
+    print_workers(master, out);
+    json_close(out, '}');
+}
+
+void
+status_print_backends(struct master *master, struct buf *out)
+{
+    json_open(out, NULL, '{');
+    print_backends(master, out);
+    json_close(out, '}');
+}
+
+void
+status_print_lanes(struct master *master, struct buf *out)
+{
+    json_open(out, NULL, '{');
+    print_lanes(master, out);
+    json_close(out, '}');
+}
+
+void
+status_print_listening(struct master *master, struct buf *out)
+{
+    char time[CLOCK_ISO8601_SIZE];
+
+    clock_format_iso8601(clock_real_ms(), time);
+    json_open(out, NULL, '{');
+    json_text(out, "time", time);
+    json_text(out, "event", "listening");
+    print_head(master, out);
     json_close(out, '}');
 }
 

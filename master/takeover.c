@@ -483,6 +483,7 @@ takeover_restore(struct takeover *takeover, struct master *master)
     }
     if (is_ok) {
         restore_servers(state, master);
+        operations_restore(state, master);
         restore_workers(takeover, master);
         is_ok = restore_apps(state, master);
     }
@@ -531,6 +532,9 @@ takeover_finish(struct takeover *takeover, struct master *master)
         log_error("upgrade failed, nothing was changed: narwhal " NARWHAL_VERSION
                   " goes on pid=%d (the lines above say why)",
                   (int)master->pid);
+        operations_fail_upgrade(
+            master, "the new program could not take over: the old one goes on, nothing was "
+                    "changed (the log says why)");
     } else {
         log_info("upgraded from=%s to=" NARWHAL_VERSION " pid=%d in=%lldms", before->version,
                  (int)master->pid, (long long)(clock_mono_ms() - before->exec_ms));
@@ -554,7 +558,7 @@ takeover_finish(struct takeover *takeover, struct master *master)
     }
     if (takeover->settings_changed) {
         log_info("the settings have changed since they were read last: reload");
-        reload_request(master);
+        (void)reload_request(master);
     }
 }
 

@@ -153,6 +153,10 @@ refuse(struct master *master, const char *why)
 {
     log_error("upgrade refused, everything goes on as before: %s cannot take over: %s",
               master->upgrade.program, why);
+    char *text = xasprintf("everything goes on as before: %s cannot take over: %s",
+                           master->upgrade.program, why);
+    operation_end(master, master->upgrade.operation, OPERATION_FAILED, text);
+    free(text);
     end(master);
     master_changed(master);
 }
@@ -476,7 +480,7 @@ clients_are_gone(struct master *master)
         upgrade->clients_until_ms = now_ms + CLIENTS_MS;
         control_hold(master, true);
     }
-    if (master->control.client_count == 0 || now_ms >= upgrade->clients_until_ms) {
+    if (control_busy_count(master) == 0 || now_ms >= upgrade->clients_until_ms) {
         return true;
     }
     turn_after(master, CLIENTS_LOOK_MS);
@@ -491,30 +495,35 @@ reload_is_over(const struct master *master)
     return master->reload.state == RELOAD_IDLE && !master->reload.queued;
 }
 
-bool
-upgrade_request(struct master *master)
+uint64_t
+upgrade_request(struct master *master, const char **ret_why)
 {
     struct upgrade *upgrade = &master->upgrade;
 
+    *ret_why = NULL;
     if (master->phase != MASTER_RUNNING) {
-        log_warn("upgrade ignored: narwhal is stopping");
-        return false;
+        *ret_why = "narwhal is stopping";
+        log_warn("upgrade ignored: %s", *ret_why);
+        return 0;
     }
     if (upgrade->program == NULL) {
-        log_error("upgrade refused: nobody knows where the program of narwhal is (no path in its "
-                  "name, not in PATH, no /proc); start it by its full path");
-        return false;
+        *ret_why = "nobody knows where the program of narwhal is (no path in its name, not in "
+                   "PATH, no /proc); start it by its full path";
+        log_error("upgrade refused: %s", *ret_why);
+        return 0;
     }
     if (upgrade->state != UPGRADE_IDLE || upgrade->check != NULL) {
-        log_warn("upgrade ignored: another one is under way");
-        return false;
+        *ret_why = "another one is under way";
+        log_warn("upgrade ignored: %s", *ret_why);
+        return 0;
     }
+    upgrade->operation = operation_begin(master, OPERATION_UPGRADE, "")->number;
     upgrade->state = UPGRADE_WAITING;
     if (!reload_is_over(master)) {
         log_info("a reload is running; the upgrade is done after it");
     }
     master_changed(master);
-    return true;
+    return upgrade->operation;
 }
 
 void

@@ -25,6 +25,7 @@ enum upgrade_state {
 
 struct upgrade {
     enum upgrade_state state;
+    uint64_t operation;          /* its number in operations.h */
     char *program;               /* owned; the path to execute */
     struct upgrade_check *check; /* owned; CHECKING */
     ev_timer turn;               /* LEAVING: the loop went round once */
@@ -38,8 +39,9 @@ struct upgrade {
 /* Remembers where the program is: to be called while the folder and PATH are those of the start. */
 void upgrade_init(struct master *master);
 void upgrade_release(struct master *master);
-/* SIGUSR2. false when it is refused, which is told in the log. */
-bool upgrade_request(struct master *master);
+/* SIGUSR2. Returns the number of the operation, or 0 when it is refused, which is told in the log
+ * and, as a static text, in *ret_why. */
+uint64_t upgrade_request(struct master *master, const char **ret_why);
 /* Takes an upgrade further when nothing stands in its way. Does not return from the last step. */
 void upgrade_reconcile(struct master *master);
 /* narwhal is to stop: no upgrade any more. */

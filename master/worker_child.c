@@ -240,7 +240,11 @@ worker_child_start(struct worker_child *worker)
 static void
 on_start(struct child *child)
 {
-    worker_child_start(worker_from_child(child));
+    if (master_may_start(child->master)) {
+        worker_child_start(worker_from_child(child));
+    } else {
+        child_set_state(child, CHILD_BACKOFF, 0); /* in the next turn */
+    }
 }
 
 static void
@@ -300,12 +304,14 @@ on_death(struct child *child, const struct child_death *death)
     if (worker == worker->slot->next) {
         struct respawn_verdict never = respawn_never();
         deaths_add(master->board, death->record, ++worker->slot->failed_successors);
+        events_death(master, death->record);
         tell_death(worker, death, &never);
         slot_on_gone(master, worker);
         return;
     }
     struct respawn_verdict verdict = child_next_life(&worker->slot->respawn, death);
     deaths_add(master->board, death->record, verdict.deaths);
+    events_death(master, death->record);
     tell_death(worker, death, &verdict);
     child_set_state(child, CHILD_BACKOFF, verdict.delay_ms);
     slot_on_gone(master, worker);

@@ -478,7 +478,10 @@ class Narwhal:
         return done
 
     def status(self):
-        return json.loads(self.control("status").stdout)
+        return self.control_json("status")
+
+    def control_json(self, *words):
+        return json.loads(self.control("--json", *words).stdout)
 
 
 def run_narwhal(*arguments, env=None, stdin=subprocess.DEVNULL, cwd=None, deadline=DEADLINE):

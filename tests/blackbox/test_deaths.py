@@ -23,7 +23,7 @@ SERVER = ("import http.server, sys\n"
 
 
 def deaths(narwhal):
-    return json.loads(narwhal.control("deaths").stdout)["deaths"]
+    return narwhal.control_json("deaths")["deaths"]
 
 
 def wait_death(narwhal, pid):

@@ -35,7 +35,7 @@ def wait_shown(narwhal, address, **wanted):
 
 
 def server_command(narwhal, address, verb, check=True):
-    return narwhal.control("server", "b", address, verb, check=check)
+    return narwhal.control("--json", "server", "b", address, verb, check=check)
 
 
 def ask(narwhal, count=30):
@@ -306,7 +306,7 @@ def test_wrong_server_commands_are_refused():
                             (("x", "127.0.0.1:1", "drain"), "there is no backend x"),
                             (("b", "127.0.0.1:1", "kill"), "drain, disable and enable")):
             done = narwhal.control("server", *words, check=False)
-            assert done.returncode == 1 and text in done.stdout, done
+            assert done.returncode == 1 and text in done.stderr, done
         for words in ((), ("b",), ("b", "127.0.0.1:1"), ("b", "127.0.0.1:1", "drain", "more"),
                       ("b", "127.0.0.1:1 drain", "x"), ("b", "", "drain")):
             done = narwhal.control("server", *words, check=False)

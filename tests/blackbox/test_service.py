@@ -164,7 +164,9 @@ def test_install_puts_everything_where_debian_expects_it(tmp_path):
     for wanted in (r"/s?bin/narwhal$", r"/s?bin/narwhalctl$", r"/etc/narwhal/narwhal\.ini$",
                    r"/lib/systemd/system/narwhal\.service$",
                    r"/lib/systemd/system/narwhal\.socket$", r"/share/man/man1/narwhal\.1$",
-                   r"/share/doc/narwhal/README\.md$"):
+                   r"/share/doc/narwhal/README\.md$",
+                   r"/share/man/man1/narwhalctl\.1$",
+                   r"/share/bash-completion/completions/narwhalctl$"):
         assert any(re.search(wanted, path) for path in found), (wanted, found)
     program = next(path for path in found if re.search(r"/s?bin/narwhal$", path))
     assert subprocess.run([program, "--version"], check=False).returncode == 0

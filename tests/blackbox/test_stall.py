@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that makes no progress: siblings serve its queue, and in the end it is replaced."""
 import ctypes
-import json
 import os
 import signal
 import time
@@ -179,7 +178,7 @@ def test_a_master_that_was_stopped_knows_who_left_in_time():
         line = narwhal.wait_log("worker slot=1 left .*", since=mark)[0]
         assert "exit=0" in line and "killed_for" not in line, line
         assert "did not leave in time" not in "\n".join(narwhal.log(mark))
-        assert not json.loads(narwhal.control("deaths").stdout)["deaths"]
+        assert not narwhal.control_json("deaths")["deaths"]
 
 
 # ---- a worker that is busy: only test builds have a route that spins -----------------------------

@@ -178,7 +178,8 @@ Test(deaths, json_tells_all)
     deaths_add(board, &record, 1);
     deaths_print(board, &out);
     static const char *const expected[] = {
-        "{\"deaths\":[{\"name\":\"instance app/1\",\"slot\":1,\"pid\":42,\"generation\":5,",
+        "{\"deaths\":[{\"time\":\"",
+        "\"name\":\"instance app/1\",\"slot\":1,\"pid\":42,\"generation\":5,",
         "\"signal\":\"SIGKILL\",\"core\":0,\"by\":\"narwhal\",\"reason\":\"boot_timeout\"",
         "\"cpu_user_ms\":1500,\"cpu_system_ms\":20,\"maxrss_kib\":4096,",
         "\"switches_voluntary\":7,\"switches_involuntary\":3,",

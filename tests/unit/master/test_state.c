@@ -11,6 +11,7 @@
 #include "config/base/check.h"
 #include "config/base/hash.h"
 #include "master/child.h"
+#include "master/operations.h"
 #include "master/state.h"
 
 /* Offsets in the header of state.c, which other versions have to keep. */
@@ -64,6 +65,12 @@ begin(void)
     instance->state = CHILD_BACKOFF;
     instance->deadline_ms = 99;
     buf_add(&instance->unread, "a\0b", 3);
+    struct state_operation *operation = state_add_operation(&state);
+    operation->number = 7;
+    operation->state = OPERATION_DONE;
+    operation->subject = xstrdup("api");
+    operation->mark = -1;
+    operation->text = xstrdup("2 of 2");
 }
 
 static void
@@ -128,6 +135,11 @@ Test(state, what_is_written_is_read)
     cr_expect_null(read.worker->suspicion, "and none is none");
     cr_expect_eq(read.instance->unread.len, 3);
     cr_expect_arr_eq(read.instance->unread.ptr, "a\0b", 3);
+    cr_expect_eq(read.operation->number, 7);
+    cr_expect_eq(read.operation->state, OPERATION_DONE);
+    cr_expect_str_eq(read.operation->subject, "api");
+    cr_expect_eq(read.operation->mark, -1);
+    cr_expect_str_eq(read.operation->text, "2 of 2");
     cr_expect_eq(read.listener_count, 0);
     state_release(&read);
 }
