@@ -67,6 +67,40 @@ def test_nonsense_is_502(data):
         failed(narwhal, 502, backend.server, method="POST", body=b"x")
 
 
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_server_that_is_gone_between_head_and_body(ending):
+    """Many servers write the one and then the other. Nothing of such an answer has gone to the
+    client yet, so it gets the one of another server, or an answer that says what was wrong."""
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        getattr(exchange, ending)()
+    with Backend(answer) as bad, Backend() as good:
+        with front(bad.server, good.server, balance="round_robin", max_fails=0) as narwhal:
+            for _ in range(6):
+                response = client.get(narwhal.address, "/")
+                assert response.status == 200 and response.body == b"ok", response
+            assert len(bad.exchanges) > 0
+        with front(bad.server, max_fails=0) as narwhal:
+            before = len(bad.exchanges)
+            failed(narwhal, 502, bad.server, "before the body", method="POST", body=b"x")
+            assert len(bad.exchanges) == before + 1, "it may have been executed"
+
+
+def test_head_does_not_wait_for_its_body():
+    """A moment, no more: a client may need the head to know what to do."""
+    def answer(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        assert arrived.wait(client.DEADLINE), "the client got no head"
+        exchange.send(b"hello")
+    with Backend(answer) as backend, front(backend.server, response_timeout="10s") as narwhal:
+        with client.Client(narwhal.address) as connection:
+            for _ in range(2):
+                arrived = threading.Event()
+                connection.send(client.encode("GET", "/"))
+                response = connection.response(on_head=lambda _: arrived.set())
+                assert response.status == 200 and response.body == b"hello"
+
+
 @pytest.mark.parametrize("head, sent", [
     (b"Content-Length: 1000000", b"x" * 5000), (b"Transfer-Encoding: chunked", b"5\r\nhel"),
     (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n")])

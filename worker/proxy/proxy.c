@@ -170,6 +170,7 @@ proxy_forget_input(struct proxy *proxy)
     proxy->input = NULL;
     proxy->input_length = 0;
     proxy->input_capacity = 0;
+    proxy->head_held = false;
 }
 
 void

@@ -81,6 +81,7 @@ struct proxy {
     uint64_t seen;                  /* bytes of it */
     struct response_parser *parser; /* owned; of an unfinished head; else NULL */
     char *input;                    /* owned; its bytes */
+    bool head_held;                 /* HEAD: it is whole, and waits for the first of its body */
     uint32_t input_length;
     uint32_t input_capacity;
     enum body_framing framing; /* as the server sends it */

@@ -128,7 +128,7 @@ decide(struct proxy *proxy, struct retry_facts *facts, bool *ret_known)
     if (proxy->exchange->status != 0) { /* the client has got something of an answer */
         return RETRY_NO;
     }
-    if (facts->failure == FAILURE_CLOSED && facts->bytes_sent > 0 && facts->bytes_seen == 0) {
+    if (facts->failure == FAILURE_CLOSED && facts->bytes_sent > 0 && proxy->seen == 0) {
         *ret_known = decide_closed(proxy, facts, &decision);
         return decision;
     }
@@ -143,7 +143,7 @@ note_attempt_failure(struct proxy *proxy, enum upstream_failure failure, const c
         return;
     }
     board_count(&proxy->worker->me->counters.upstream_failures, 1);
-    if (failure == FAILURE_CLOSED && proxy->reused) {
+    if (failure == FAILURE_CLOSED && proxy->reused && proxy->seen == 0) {
         upstream_note_stale(proxy->conn);
     } else if (failure == FAILURE_CONNECT || failure == FAILURE_CLOSED) {
         note_failure(proxy, reason);
@@ -163,7 +163,8 @@ proxy_attempt_failed(struct proxy *proxy, enum upstream_failure failure, const c
         .failure = failure,
         .reused = proxy->reused,
         .bytes_sent = conn != NULL ? conn->stream.sent_bytes - proxy->sent_mark : 0,
-        .bytes_seen = proxy->seen,
+        /* A good head that nobody got, and then the server was gone: as if it had not begun. */
+        .bytes_seen = proxy->head_held ? 0 : proxy->seen,
         .body_consumed = proxy->body_consumed,
         .attempts = proxy->attempts,
         .attempts_max = 1 + (uint32_t)settings->retries,

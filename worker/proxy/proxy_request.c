@@ -138,8 +138,8 @@ proxy_collect_end(struct proxy *proxy)
 void
 proxy_expect_response(struct proxy *proxy)
 {
-    if (proxy->awaits_proof) {
-        return;
+    if (proxy->awaits_proof || proxy->head_held) {
+        return; /* another clock runs */
     }
     if (!proxy->exchange->request_done && stream_is_drained(&proxy->conn->stream)) {
         deadline_clear(&proxy->conn->deadline);

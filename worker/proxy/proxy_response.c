@@ -25,6 +25,10 @@
 /* An unfinished response head gets memory for at least this much more. */
 #define HEAD_ROOM_BYTES (4u * 1024u)
 
+/* How long a head waits for the first bytes of its body: longer than a server needs that writes the
+ * one and then the other, shorter than anybody notices. */
+#define HEAD_HELD_MS 5
+
 /* What may wait for the client: response_buffer, as far as connection_memory has room for it beside
  * the part of a collected body that the server has not taken yet. */
 static size_t
@@ -235,8 +239,8 @@ proxy_take_body(struct proxy *proxy, const char *bytes, size_t length)
     }
 }
 
-/* Keeps what is there of an unfinished head. */
-static void
+/* Keeps what is there of a head. False: out of memory, and what was kept before is gone. */
+static bool
 keep_head(struct proxy *proxy, const char *bytes, size_t length)
 {
     if (proxy->parser == NULL) {
@@ -249,9 +253,7 @@ keep_head(struct proxy *proxy, const char *bytes, size_t length)
         if (input == NULL || proxy->parser == NULL) {
             free(input != NULL ? input : proxy->input);
             proxy->input = NULL;
-            proxy_attempt_failed(proxy, FAILURE_PROTOCOL,
-                                 "out of memory for the head of a response", NULL);
-            return;
+            return false;
         }
         if (proxy->input == NULL) {
             memcpy(input, bytes, length);
@@ -261,6 +263,20 @@ keep_head(struct proxy *proxy, const char *bytes, size_t length)
     }
     proxy->input_length = (uint32_t)length;
     response_parser_copy(proxy->parser, &proxy->worker->response_parser);
+    return true;
+}
+
+/* Many application servers (asyncio's, gunicorn) write the head and then the body. The head waits
+ * for a moment, so that both go out with one system call, and so that a server which is killed
+ * between the two has not begun its answer: the client sees the one of another server, or 502, and
+ * not a response that breaks off. Only where the length says that a body comes: the head of a
+ * stream may be all that there is for long. */
+static bool
+may_hold(const struct proxy *proxy, const struct response_head *head, size_t length)
+{
+    return proxy->input == NULL && head->framing == BODY_LENGTH && head->content_length > 0 &&
+           length == head->length && proxy->exchange->request_done &&
+           stream_is_drained(&proxy->conn->stream);
 }
 
 /* Feeds bytes of heads, one after another; what follows the final head goes to proxy_take_body().
@@ -278,11 +294,14 @@ proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length)
     } else {
         response_parser_init(parser);
     }
-    for (;;) {
+    while (!proxy->head_held) {
         enum parse_result result =
             response_parser_run(parser, exchange->head->method == METHOD_HEAD, bytes, length);
         if (result == PARSE_MORE) {
-            keep_head(proxy, bytes, length);
+            if (!keep_head(proxy, bytes, length)) {
+                proxy_attempt_failed(proxy, FAILURE_PROTOCOL,
+                                     "out of memory for the head of a response", NULL);
+            }
             return;
         }
         if (result == PARSE_BAD) {
@@ -305,6 +324,11 @@ proxy_take_heads(struct proxy *proxy, const char *bytes, size_t length)
     if (head->status == 101 &&
         !(head->upgrade && forward_asks_upgrade(exchange->head, exchange->base))) {
         proxy_attempt_failed(proxy, FAILURE_PROTOCOL, "101 without a request to upgrade", NULL);
+        return;
+    }
+    if (may_hold(proxy, head, length) && keep_head(proxy, bytes, length)) {
+        proxy->head_held = true;
+        deadline_set(&proxy->conn->deadline, worker->loop, worker->now_ms, HEAD_HELD_MS);
         return;
     }
     proxy_note_answer(proxy, head->status);
@@ -333,7 +357,8 @@ proxy_head_cut(struct proxy *proxy, const char *how)
 {
     char reason[128];
 
-    (void)snprintf(reason, sizeof(reason), "server closed before its response: %s", how);
+    (void)snprintf(reason, sizeof(reason), "server closed before %s: %s",
+                   proxy->head_held ? "the body of its response" : "its response", how);
     proxy_attempt_failed(proxy, FAILURE_CLOSED, reason, NULL);
 }
 
@@ -356,6 +381,12 @@ proxy_head_timeout(struct proxy *proxy)
 {
     if (proxy->awaits_proof) {
         proxy_proof_timeout(proxy);
+        return;
+    }
+    if (proxy->head_held) {
+        proxy_take_heads(proxy, proxy->input, proxy->input_length);
+        deadline_set(&proxy->conn->deadline, proxy->worker->loop, proxy->worker->now_ms,
+                     proxy_settings(proxy)->stream_timeout_ms);
         return;
     }
     proxy_attempt_failed(proxy, FAILURE_TIMEOUT, "no response from the server in time",
