@@ -80,7 +80,7 @@ cat <<END
     pkill -KILL -o -P \$(cat $pidfile) -f uvicorn
                   kill an app instance
     $build/narwhalctl -s $state/narwhal.ctl status
-                  workers, backends and totals, as JSON
+                  workers, backends and totals (--json: for programs)
     tail -f $state/access.log
                   who asked for what
 
