@@ -35,8 +35,6 @@
 #include "master/notify.h"
 #include "worker/scoreboard.h"
 
-#define BOARD_NAME INHERITED_STORED_PREFIX "board"
-#define LANE_NAME INHERITED_STORED_PREFIX "lane,"
 /* The most that systemd takes as a name. */
 #define NAME_MAX_LENGTH 255
 
@@ -82,7 +80,7 @@ print_name(const struct listen_address *address, const struct lane *lane, struct
 {
     bool is_unix = address->wanted.kind == ADDRESS_UNIX;
 
-    buf_addf(out, LANE_NAME "%" PRIu32 ",%llx,%llx,", is_unix ? 0 : lane->home,
+    buf_addf(out, INHERITED_LANE_PREFIX "%" PRIu32 ",%llx,%llx,", is_unix ? 0 : lane->home,
              is_unix ? (unsigned long long)address->unix_socket.dev : 0,
              is_unix ? (unsigned long long)address->unix_socket.ino : 0);
     for (const char *c = address->wanted.text; *c != '\0'; c++) {
@@ -112,8 +110,8 @@ parse_name(const char *name, struct stored_lane *ret_lane)
     size_t length = 0;
     int end = 0;
 
-    if (sscanf(name, LANE_NAME "%" SCNu32 ",%llx,%llx,%n", &ret_lane->home, &dev, &ino, &end) !=
-            3 ||
+    if (sscanf(name, INHERITED_LANE_PREFIX "%" SCNu32 ",%llx,%llx,%n", &ret_lane->home, &dev, &ino,
+               &end) != 3 ||
         end == 0) {
         return false;
     }
@@ -159,7 +157,7 @@ fd_store_collect(void)
     for (int fd = inherited_stored_next(-1, &name); fd != -1;
          fd = inherited_stored_next(fd, &name)) {
         struct stored_lane lane = {.fd = fd, .name = name};
-        if (strcmp(name, BOARD_NAME) == 0 && store.board_fd == -1) {
+        if (strcmp(name, INHERITED_BOARD_NAME) == 0 && store.board_fd == -1) {
             store.board_fd = fd;
         } else if (parse_name(name, &lane) && is_listening(fd)) {
             store.lanes = xrealloc(store.lanes, (store.lane_count + 1) * sizeof(*store.lanes));
@@ -326,7 +324,8 @@ fd_store_reconcile(struct master *master)
         return;
     }
     if (!store.board_stored) {
-        int result = notify_send_fd(master->board_fd, "FDSTORE=1\nFDPOLL=0\nFDNAME=" BOARD_NAME);
+        int result =
+            notify_send_fd(master->board_fd, "FDSTORE=1\nFDPOLL=0\nFDNAME=" INHERITED_BOARD_NAME);
         store.board_stored = result == 0;
         if (!store.board_stored) {
             return;
@@ -365,7 +364,7 @@ void
 fd_store_forget_board(void)
 {
     if (fd_store_is_on()) {
-        notify_send("FDSTOREREMOVE=1\nFDNAME=" BOARD_NAME);
+        notify_send("FDSTOREREMOVE=1\nFDNAME=" INHERITED_BOARD_NAME);
         store.board_stored = false;
     }
 }

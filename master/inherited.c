@@ -146,7 +146,10 @@ name_of(int fd)
 static bool
 is_stored(int fd)
 {
-    return strncmp(name_of(fd), INHERITED_STORED_PREFIX, sizeof(INHERITED_STORED_PREFIX) - 1) == 0;
+    const char *name = name_of(fd);
+
+    return strcmp(name, INHERITED_BOARD_NAME) == 0 ||
+           strncmp(name, INHERITED_LANE_PREFIX, sizeof(INHERITED_LANE_PREFIX) - 1) == 0;
 }
 
 /* ---- collecting ------------------------------------------------------------------------------ */

@@ -9,8 +9,11 @@
 
 struct buf;
 
-/* Names that begin like this are of descriptors that narwhal itself had stored (fd_store.h). */
-#define INHERITED_STORED_PREFIX "narwhal-"
+/* The names of descriptors that narwhal itself had stored (fd_store.h): the one, and all that begin
+ * like the other. No more than these: a unit narwhal-https.socket passes its sockets under that
+ * name. */
+#define INHERITED_BOARD_NAME "narwhal-board"
+#define INHERITED_LANE_PREFIX "narwhal-lane,"
 
 /* Looks at every descriptor from 3 on, once, before anything is opened: only what stood open then
  * can be meant by fd://N. The listening stream sockets among them become CLOEXEC and

@@ -238,6 +238,21 @@ def test_sockets_by_name():
             assert client.get(two.getsockname()).status == 200
 
 
+def test_socket_unit_may_be_called_after_narwhal():
+    """Without FileDescriptorName= the name is that of the unit: narwhal-https.socket."""
+    name = "narwhal-https.socket"
+    with Manager() as manager, listening() as web:
+        narwhal = Narwhal({**HELLO, "master": {"bind": f"systemd:{name}"}},
+                          env=manager.environment(), start=False)
+        with narwhal:
+            manager.pass_to(narwhal, [(name, web)]).start()
+            assert client.get(web.getsockname()).status == 200
+            narwhal.signal(signal.SIGUSR2)
+            narwhal.wait_log("upgraded from=")
+            assert client.get(web.getsockname()).status == 200
+            assert not [message for message in manager.messages if message.get("FDNAME") == name]
+
+
 def refused(narwhal, pattern):
     narwhal.expect_error(".")
     narwhal.start(ready=False)
