@@ -177,7 +177,18 @@ fd_store_collect(void)
 static void
 give_up(struct stored_lane *lane)
 {
+    struct address address;
+    char *error = address_parse(lane->address, &address);
+
     (void)shutdown(lane->fd, SHUT_RDWR);
+    if (error == NULL && address.kind == ADDRESS_UNIX) {
+        struct unix_listener listener = {
+            .fd = lane->fd, .dev = lane->node.st_dev, .ino = lane->node.st_ino};
+        strcpy(listener.path, address.un.sun_path);
+        unix_listener_close(&listener); /* with its node, if that is still there */
+        lane->fd = -1;
+    }
+    free(error);
     fd_close(&lane->fd);
     notify_send("FDSTOREREMOVE=1\nFDNAME=%s", lane->name);
 }

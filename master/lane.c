@@ -275,9 +275,11 @@ take_stored_tcp(struct lane_set *set, struct listen_address *address, int backlo
     }
 }
 
-/* The same of a unix socket, if it is still the one at its path. */
+/* The same of a unix socket, if it is still the one at its path. unix_mode and the owner may be
+ * others now: a restart is how they are changed. */
 static bool
-take_stored_unix(struct lane_set *set, struct listen_address *address, int backlog)
+take_stored_unix(struct lane_set *set, struct listen_address *address,
+                 const struct unix_listener_options *options)
 {
     struct unix_listener *listener = &address->unix_socket;
     struct stat node = {.st_dev = 0};
@@ -290,14 +292,23 @@ take_stored_unix(struct lane_set *set, struct listen_address *address, int backl
     *listener = (struct unix_listener){.fd = fd, .dev = node.st_dev, .ino = node.st_ino};
     strcpy(listener->path, address->wanted.un.sun_path);
     add_lane(set, address, fd, LANE_SHARED);
-    if (unix_listener_is_ours(listener) && listen(fd, backlog) == 0) {
+    int result =
+        unix_listener_is_ours(listener) ? unix_listener_set_access(listener, options) : -ESTALE;
+    if (result == 0 && listen(fd, options->backlog) == 0) {
         address->lanes[0].stored = kept;
         log_info("lanes are kept over the restart address=%s lanes=1", address->wanted.text);
         return true;
     }
-    log_info("the socket that was kept over the restart is not the one at its path any more, a "
-             "new one takes its place address=%s",
-             address->wanted.text);
+    if (result == -ESTALE) {
+        log_info("the socket that was kept over the restart is not the one at its path any more, a "
+                 "new one takes its place address=%s",
+                 address->wanted.text);
+    } else {
+        log_warn("the socket that was kept over the restart cannot get its mode, owner or backlog, "
+                 "a new one takes its place and who waits in its queue is lost address=%s: %s",
+                 address->wanted.text, strerror(result != 0 ? -result : errno));
+    }
+    (void)shutdown(fd, SHUT_RDWR); /* or the duplicate of the manager would listen on */
     fd_store_forget_address(address);
     address->lane_count = 0;
     fd_close(&listener->fd);
@@ -314,7 +325,7 @@ open_unix(struct lane_set *set, struct listen_address *address, int backlog,
                                             .gid = identity->gid,
                                             .backlog = backlog};
 
-    if (take_stored_unix(set, address, backlog)) {
+    if (take_stored_unix(set, address, &options)) {
         return 0;
     }
     int result =

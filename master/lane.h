@@ -72,10 +72,10 @@ void listen_address_close(struct listen_address *address);
 void lane_set_close_own(struct lane_set *set);
 /* The address with these settings, or NULL. */
 struct listen_address *lane_set_find(const struct lane_set *set, const struct address *wanted);
-/* The log line of a new address; tests and operators look for its form. */
 /* Connections that wait to be accepted from a lane; false when the kernel does not count them: it
  * does of TCP alone. */
 bool lane_count_waiting(const struct lane *lane, uint32_t *ret_count);
+/* The log line of a new address; tests and operators look for its form. */
 void listen_address_log(const struct listen_address *address);
 
 static inline struct listen_address *

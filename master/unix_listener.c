@@ -195,6 +195,41 @@ unix_listener_is_ours(const struct unix_listener *listener)
            st.st_ino == listener->ino;
 }
 
+int
+unix_listener_set_access(const struct unix_listener *listener,
+                         const struct unix_listener_options *options)
+{
+    /* By a descriptor of the node, or whoever may write to the folder could put another one there
+     * between the look and the change. */
+    int fd = open(listener->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    char self[32];
+    struct stat st;
+    uid_t uid = options->change_owner ? options->uid : geteuid();
+    int result = 0;
+
+    if (fd == -1) {
+        return -errno;
+    }
+    if (fstat(fd, &st) == -1) {
+        result = -errno;
+    } else if (st.st_dev != listener->dev || st.st_ino != listener->ino) {
+        result = -ESTALE;
+    }
+    /* Without change_owner the group is that of the process, or of the folder (set-group-ID). */
+    gid_t gid = options->change_owner ? options->gid : st.st_gid;
+    if (result == 0 && (st.st_uid != uid || st.st_gid != gid) &&
+        fchownat(fd, "", uid, gid, AT_EMPTY_PATH) == -1) {
+        result = -errno;
+    }
+    /* fchmod(2) does not take such a descriptor. */
+    (void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    if (result == 0 && (st.st_mode & 07777) != options->mode && chmod(self, options->mode) == -1) {
+        result = -errno;
+    }
+    fd_close(&fd);
+    return result;
+}
+
 void
 unix_listener_close(struct unix_listener *listener)
 {

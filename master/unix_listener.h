@@ -34,6 +34,10 @@ struct unix_listener_options {
  * 0 or a negative errno with a text in error. */
 int unix_listener_open(struct unix_listener *ret_listener, const char *path,
                        const struct unix_listener_options *options, struct buf *error);
+/* Gives the node of one that was opened before the mode, owner and group of the options. 0, -ESTALE
+ * when path is another node by now, or another negative errno. */
+int unix_listener_set_access(const struct unix_listener *listener,
+                             const struct unix_listener_options *options);
 /* Whether path is still the node that we made. */
 bool unix_listener_is_ours(const struct unix_listener *listener);
 /* Closes the socket and removes the node if it is still ours. */

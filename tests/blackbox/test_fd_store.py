@@ -124,6 +124,43 @@ def test_unix_lane_outlives_the_master(tmp_path):
             assert client.get(path).status == 200
 
 
+def test_unix_lane_gets_the_mode_of_new_settings(tmp_path):
+    """unix_mode needs a restart: it must not be the one thing that a restart keeps."""
+    path = str(tmp_path / "http.sock")
+
+    def settings(mode):
+        return {**HELLO, "master": {"bind": f"unix:{path}", "unix_mode": mode}}
+    with Manager() as manager:
+        with Narwhal(settings("0666"), env=manager.environment()) as first:
+            wait_until(lambda: len(manager.names()) == 2, "two stored descriptors")
+            first.stop()
+        inode = os.stat(path).st_ino
+        with client.Client(path) as between:
+            between.send(client.encode("GET", "/"))
+            second = Narwhal(settings("0600"), env=manager.environment(), start=False)
+            with second:
+                manager.pass_to(second).start()
+                assert between.response().status == 200
+                assert os.stat(path).st_mode & 0o7777 == 0o600
+                assert os.stat(path).st_ino == inode
+
+
+def test_unix_lane_of_another_address_leaves_no_file_behind(tmp_path):
+    before, after = str(tmp_path / "before.sock"), str(tmp_path / "after.sock")
+    with Manager() as manager:
+        with Narwhal({**HELLO, "master": {"bind": f"unix:{before}"}},
+                     env=manager.environment()) as first:
+            wait_until(lambda: len(manager.names()) == 2, "two stored descriptors")
+            first.stop()
+        second = Narwhal({**HELLO, "master": {"bind": f"unix:{after}"}},
+                         env=manager.environment(), start=False)
+        with second:
+            manager.pass_to(second).start()
+            second.wait_log("no longer listening address=unix:")
+            assert client.get(after).status == 200
+            assert not os.path.exists(before)
+
+
 def test_lanes_of_another_address_are_given_up():
     """Also one that is in the way of the new address."""
     port = free_port()

@@ -199,6 +199,31 @@ Test(unix_listener, a_successor_of_the_node_is_not_removed)
     cr_expect_eq(access(path, F_OK), 0);
 }
 
+Test(unix_listener, one_that_was_kept_gets_another_mode_and_nothing_else_does)
+{
+    const struct unix_listener_options closed = {.mode = 0600, .backlog = 4};
+    struct unix_listener listener;
+    struct stat st;
+    char other[80];
+
+    (void)snprintf(other, sizeof(other), "%s.other", path);
+    cr_assert_eq(unix_listener_open(&listener, path, &options, &error), 0);
+    cr_assert_eq(unix_listener_set_access(&listener, &closed), 0);
+    cr_assert_eq(lstat(path, &st), 0);
+    cr_expect_eq(st.st_mode & 07777, 0600);
+    cr_expect_eq(connect_to_path(), 0);
+    /* A link to it stands at its path. */
+    cr_assert_eq(rename(path, other), 0);
+    cr_assert_eq(symlink(other, path), 0);
+    cr_expect_eq(unix_listener_set_access(&listener, &options), -ESTALE);
+    cr_assert_eq(lstat(other, &st), 0);
+    cr_expect_eq(st.st_mode & 07777, 0600);
+    cr_assert_eq(unlink(path), 0);
+    cr_expect_eq(unix_listener_set_access(&listener, &options), -ENOENT);
+    unix_listener_close(&listener);
+    (void)unlink(other);
+}
+
 Test(unix_listener, in_place_has_its_own_name)
 {
     struct unix_listener_options in_place = options;
