@@ -14,9 +14,12 @@
 #include <unistd.h>
 
 #include "config/base/buf.h"
+#include "config/base/clock.h"
 #include "config/base/fd.h"
 
-#define LOCK_ATTEMPTS_MAX 1000
+/* Counted in time, not in attempts: on a busy machine who has the lock may be off its CPU for
+ * longer than any number of looks takes. */
+#define LOCK_WAIT_MS 500
 
 static int
 unix_address(const char *path, struct sockaddr_un *ret_address)
@@ -82,9 +85,9 @@ temporary_path(const char *path, char *ret_path, size_t size)
 
 /* Two masters that start together could both find the same stale node, and the second would replace
  * the first one's live socket. So looking and replacing are one step, under a lock on the folder,
- * which is held for microseconds. Who holds it for longer is none of us: then, and where the folder
- * cannot be opened or locked, the look before has to be enough; waiting would stop the master.
- * Returns a descriptor, or -1. */
+ * which is held for as long as that takes. Who holds it for half a second is none of us: then, and
+ * where the folder cannot be opened or locked, the look before has to be enough; waiting for ever
+ * would stop the master. Returns a descriptor, or -1. */
 static int
 lock_folder(const char *path)
 {
@@ -97,10 +100,9 @@ lock_folder(const char *path)
         folder[length] = '\0';
     }
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    for (int i = 0; fd != -1 && i < LOCK_ATTEMPTS_MAX; i++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
-            break;
-        }
+    int64_t until_ms = clock_mono_ms() + LOCK_WAIT_MS;
+    while (fd != -1 && flock(fd, LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK &&
+           clock_mono_ms() < until_ms) {
         (void)sched_yield();
     }
     return fd;

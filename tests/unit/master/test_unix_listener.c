@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -146,6 +147,17 @@ Test(unix_listener, of_several_that_find_a_stale_one_together_one_gets_it)
         (void)close(said[0]);
         (void)close(said[1]);
     }
+}
+
+Test(unix_listener, a_folder_that_somebody_keeps_locked_stops_nobody)
+{
+    struct unix_listener listener;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    cr_assert_eq(flock(fd, LOCK_EX), 0);
+    cr_assert_eq(unix_listener_open(&listener, path, &options, &error), 0);
+    unix_listener_close(&listener);
+    (void)close(fd);
 }
 
 Test(unix_listener, also_when_its_queue_is_full)
