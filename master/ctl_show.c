@@ -92,12 +92,29 @@ add_worker_note(struct ctl_table *table, const struct ctl_value *worker)
     }
 }
 
+/* What the worker is in: it says so when it is READY, and what it lacks is seen here. */
+static void
+add_sandbox(struct ctl_table *table, const struct ctl_value *worker)
+{
+    const struct ctl_value *sandbox = ctl_get(worker, "sandbox");
+    int64_t landlock = ctl_number(sandbox, "landlock_abi", 0);
+    bool seccomp = ctl_number(sandbox, "seccomp", 0) != 0;
+
+    if (sandbox == NULL) {
+        ctl_table_add(table, "%s", "");
+    } else if (landlock > 0) {
+        ctl_table_add(table, "landlock %" PRId64 "%s", landlock, seccomp ? ", seccomp" : "");
+    } else {
+        ctl_table_add(table, "%s", seccomp ? "seccomp" : "none");
+    }
+}
+
 static void
 show_workers(const struct ctl_value *answer, struct buf *out)
 {
-    static const char *const heads[] = {">SLOT",       ">PID",     "STATE",
-                                        ">GENERATION", ">UP",      ">CONNECTIONS",
-                                        ">REQUESTS",   ">TUNNELS", "NOTE"};
+    static const char *const heads[] = {">SLOT",   ">PID",         "STATE",     ">GENERATION",
+                                        ">UP",     ">CONNECTIONS", ">REQUESTS", ">TUNNELS",
+                                        "SANDBOX", "NOTE"};
     struct ctl_table table;
 
     ctl_table_init(&table, heads, COLUMNS(heads));
@@ -111,6 +128,7 @@ show_workers(const struct ctl_value *answer, struct buf *out)
         add_number(&table, worker, "connections");
         add_number(&table, worker, "requests");
         add_number(&table, worker, "tunnels");
+        add_sandbox(&table, worker);
         add_worker_note(&table, worker);
     }
     finish(&table, "no workers", out);
@@ -252,11 +270,12 @@ show_status(const struct ctl_value *answer, struct buf *out)
     const struct ctl_value *totals = ctl_get(answer, "totals");
     int64_t open = ctl_number(totals, "accepted", 0) - ctl_number(totals, "closed", 0);
 
-    buf_addf(out, "narwhal %s, pid %s, up %s, %s, settings %s, workers %s of %s ready\n",
+    buf_addf(out,
+             "narwhal %s, pid %s, up %s, %s, settings %s, workers %s of %s ready, sandbox %s\n",
              ctl_text(answer, "version", "?"), ctl_text(answer, "pid", "?"),
              span_text(ctl_number(answer, "uptime_ms", 0), span), ctl_text(answer, "phase", "?"),
              ctl_text(answer, "serial", "?"), ctl_text(answer, "workers_ready", "?"),
-             ctl_text(answer, "workers_wanted", "?"));
+             ctl_text(answer, "workers_wanted", "?"), ctl_text(answer, "sandbox", "?"));
     buf_addf(out, "%s requests (%s of them 5xx), %" PRId64 " connections open of %s\n\n",
              ctl_text(totals, "requests", "0"), ctl_text(totals, "status_5xx", "0"),
              open > 0 ? open : 0, ctl_text(totals, "accepted", "0"));

@@ -92,8 +92,8 @@ def test_every_look_has_a_table_and_json():
             rows = narwhal.control_json(command)[command]
             assert rows and isinstance(rows, list)
         whole = narwhal.control("status").stdout
-        assert re.match(r"narwhal \S+, pid %d, up \S+, running, settings 1, workers 2 of 2 ready\n"
-                        % narwhal.pid, whole), whole
+        assert re.match(r"narwhal \S+, pid %d, up \S+, running, settings 1, "
+                        r"workers 2 of 2 ready, sandbox auto\n" % narwhal.pid, whole), whole
         assert "SLOT" in whole and "BACKEND" in whole and "LANE" in whole
         status = narwhal.status()
         assert status["phase"] == "running" and status["workers_ready"] == 2

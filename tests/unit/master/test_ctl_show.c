@@ -26,6 +26,23 @@ Test(ctl_show, answers)
 {
     expect_shown("ping", "{\"answer\":\"pong\",\"pid\":12}", "narwhal answers, pid 12\n");
     expect_shown("workers", "{\"workers\":[]}", "no workers\n");
+    expect_shown("workers",
+                 "{\"workers\":[{\"slot\":0,\"sandbox\":{\"landlock_abi\":7,\"seccomp\":true}},"
+                 "{\"slot\":1,\"sandbox\":{\"landlock_abi\":0,\"seccomp\":true}},"
+                 "{\"slot\":2,\"sandbox\":{\"landlock_abi\":4,\"seccomp\":false}},"
+                 "{\"slot\":3,\"sandbox\":{\"landlock_abi\":0,\"seccomp\":false}},{\"slot\":4}]}",
+                 "SLOT  PID  STATE  GENERATION  UP  CONNECTIONS  REQUESTS  TUNNELS  SANDBOX"
+                 "              NOTE\n"
+                 "   0    -  -               -   -            -         -        -  landlock 7, "
+                 "seccomp  -\n"
+                 "   1    -  -               -   -            -         -        -  seccomp     "
+                 "         -\n"
+                 "   2    -  -               -   -            -         -        -  landlock 4  "
+                 "         -\n"
+                 "   3    -  -               -   -            -         -        -  none        "
+                 "         -\n"
+                 "   4    -  -               -   -            -         -        -  -           "
+                 "         -\n");
     expect_shown("lanes",
                  "{\"lanes\":[{\"id\":1,\"address\":\"a:80\",\"slot\":0,\"served_by_slot\":null,"
                  "\"queue\":3}]}",
