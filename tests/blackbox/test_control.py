@@ -421,6 +421,77 @@ def test_strangers_are_turned_away():
         narwhal.wait_log(r"warn .*a control client was turned away uid=65534")
 
 
+def test_a_worker_cannot_give_orders():
+    """It has the user of a master that is not root. Here the settings make it connect: the body of a
+    request is an order, if only somebody listens."""
+    with Narwhal(HELLO, start=False, errors=["."]) as narwhal:
+        narwhal.write({**HELLO, "backend:self": {"server": f"unix:{narwhal.control_path}"},
+                       "route:self": {"path": "/self", "backend": "self"}})
+        narwhal.start()
+        before = narwhal.workers()
+        answer = client.request(narwhal.address, "POST", "/self", body=b"\nscale 5\n")
+        assert answer.status == 502
+        narwhal.wait_log(r"warn .*a control client was turned away uid=\d+ pid=(%s) of=worker slot=\d "
+                         % "|".join(map(str, before.values())))
+        status = narwhal.status()
+        assert status["workers_wanted"] == 2 and narwhal.workers() == before
+        with Raw(narwhal) as raw:
+            assert "not known" in raw.ask("operation 1")["error"]
+
+
+GIVES_ORDERS = """
+import http.server, os, socket, subprocess
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == '/itself':
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(os.environ['CONTROL'])
+                said = s.recv(1000)
+        elif self.path == '/below':
+            said = subprocess.run(['sh', '-c', '"$CTL" -s "$CONTROL" scale 5; true'],
+                                  stderr=subprocess.STDOUT, stdout=subprocess.PIPE).stdout
+        else:
+            said = b'hello'
+        self.send_response(200); self.send_header('Content-Length', str(len(said)))
+        self.end_headers(); self.wfile.write(said)
+    def address_string(self): return 'x'
+    def log_message(self, *words): pass
+s = http.server.HTTPServer(('127.0.0.1', 0), H, bind_and_activate=False)
+s.socket = socket.socket(fileno=int(os.environ['FD'])); s.server_activate()
+s.serve_forever()
+"""
+
+
+def test_an_application_cannot_give_orders():
+    with Narwhal(HELLO, start=False, files={"app.py": GIVES_ORDERS}) as narwhal:
+        words = f"env FD={{fd}} CTL={control_binary()} CONTROL={narwhal.control_path} python3 app.py"
+        narwhal.write({"backend:app": {"command": words, "directory": "."},
+                       "route:app": {"path": "/", "backend": "app"}})
+        narwhal.start()
+        wait_app(narwhal, "/")
+        for target in ("/itself", "/below"):
+            said = client.get(narwhal.address, target).text
+            assert "a process that narwhal started" in said, said
+        assert narwhal.status()["workers_wanted"] == 2
+
+
+def test_a_client_that_is_gone_gives_no_orders():
+    """Nobody can tell any more whether it was a worker. The master stands still meanwhile, so that
+    it finds the order and not the client."""
+    with Narwhal(HELLO) as narwhal:
+        narwhal.signal(signal.SIGSTOP)
+        try:
+            program = ("import socket, sys\n"
+                       "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+                       "s.sendall(b'scale 5\\n')\n")
+            subprocess.run([sys.executable, "-c", program, narwhal.control_path], check=True,
+                           timeout=DEADLINE)
+        finally:
+            narwhal.signal(signal.SIGCONT)
+        narwhal.wait_log(r"turned away .*the client is gone")
+        assert narwhal.status()["workers_wanted"] == 2
+
+
 # ---- events --------------------------------------------------------------------------------------
 class Events:
     """narwhalctl --json events."""
