@@ -187,7 +187,7 @@ deaths_print_fields(const struct board_death *record, struct buf *out)
     if (record->was_ready) {
         json_number(out, "ready_ms", record->ready_ms);
     } else {
-        json_null(out, "ready_ms");
+        json_none(out, "ready_ms");
     }
     json_number(out, "cpu_user_ms", record->cpu_user_ms);
     json_number(out, "cpu_system_ms", record->cpu_system_ms);

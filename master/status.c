@@ -88,7 +88,7 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     if (worker->recycle.reason != NULL) {
         json_text(out, "replaced_for", worker->recycle.reason);
     } else {
-        json_null(out, "replaced_for");
+        json_none(out, "replaced_for");
     }
     json_close(out, '}');
 }
@@ -128,7 +128,7 @@ print_health(const struct board_server *server, struct buf *out)
     json_number(out, "failures", atomic_load_explicit(&health->failures, memory_order_relaxed));
     json_number(out, "errors", atomic_load_explicit(&health->errors, memory_order_relaxed));
     if (down_until_ms == 0) {
-        json_null(out, "rests_for_ms");
+        json_none(out, "rests_for_ms");
     } else { /* 0: the next request is a trial */
         int64_t rest_ms = down_until_ms - clock_mono_ms();
         json_number(out, "rests_for_ms", rest_ms > 0 ? rest_ms : 0);
@@ -212,7 +212,7 @@ print_lanes(const struct master *master, struct buf *out)
             } else {
                 json_number(out, "slot", lane->home);
                 if (lane->owner == LANE_NOBODY) {
-                    json_null(out, "served_by_slot");
+                    json_none(out, "served_by_slot");
                 } else {
                     json_number(out, "served_by_slot", lane->owner);
                 }
@@ -220,7 +220,7 @@ print_lanes(const struct master *master, struct buf *out)
             if (lane_count_waiting(lane, &waiting)) {
                 json_number(out, "queue", waiting);
             } else {
-                json_null(out, "queue");
+                json_none(out, "queue");
             }
             json_close(out, '}');
         }

@@ -12,13 +12,13 @@
 static void
 expect_shown(const char *command, const char *json, const char *text)
 {
-    struct ctl_value *value = ctl_json_parse(json, strlen(json));
+    json_t *value = ctl_json_parse(json, strlen(json));
     struct buf out = {0};
 
     cr_assert_not_null(value, "%s", json);
     ctl_show(command, value, &out);
     cr_expect_str_eq(out.ptr != NULL ? out.ptr : "", text);
-    ctl_json_free(value);
+    json_decref(value);
     buf_release(&out);
 }
 
@@ -69,12 +69,12 @@ Test(ctl_show, events)
 {
     static const char json[] =
         "{\"time\":\"T\",\"event\":\"child\",\"name\":\"worker slot=1\",\"pid\":7,\"ok\":true,"
-        "\"none\":null,\"empty\":\"\",\"text\":\"a\\nb\"}";
-    struct ctl_value *value = ctl_json_parse(json, strlen(json));
+        "\"none\":null,\"empty\":\"\",\"text\":\"a\\nb\",\"half\":1.5}";
+    json_t *value = ctl_json_parse(json, strlen(json));
     struct buf out = {0};
 
     ctl_show_event(value, &out);
-    cr_expect_str_eq(out.ptr, "T child name=\"worker slot=1\" pid=7 ok=yes text=a?b");
-    ctl_json_free(value);
+    cr_expect_str_eq(out.ptr, "T child name=\"worker slot=1\" pid=7 ok=yes text=a?b half=1.5");
+    json_decref(value);
     buf_release(&out);
 }
