@@ -309,11 +309,9 @@ def test_no_master(tmp_path):
     assert done.returncode == 64 and "no control socket to ask" in done.stderr, done
 
 
-@pytest.mark.parametrize("says, why", [
-    (b"HTTP/1.1 400 Bad Request\r\n", "is no narwhal"), (b"[1]\n", "is no narwhal"),
-    (b"{\"a\":\n", "is no narwhal"), (b"", "no answer"), (b"[" * 100_000 + b"\n", "is no narwhal"),
-], ids=["http", "array", "half", "nothing", "deep"])
-def test_somebody_else_answers(tmp_path, says, why):
+@contextlib.contextmanager
+def somebody_else(tmp_path, says):
+    """A control socket that is not narwhal's, with one answer."""
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -327,8 +325,17 @@ def test_somebody_else_answers(tmp_path, says, why):
                     peer.sendall(says)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        done = ctl("-s", path, "status")
+        yield path
         thread.join(DEADLINE)
+
+
+@pytest.mark.parametrize("says, why", [
+    (b"HTTP/1.1 400 Bad Request\r\n", "is no narwhal"), (b"[1]\n", "is no narwhal"),
+    (b"{\"a\":\n", "is no narwhal"), (b"", "no answer"), (b"[" * 100_000 + b"\n", "is no narwhal"),
+], ids=["http", "array", "half", "nothing", "deep"])
+def test_somebody_else_answers(tmp_path, says, why):
+    with somebody_else(tmp_path, says) as path:
+        done = ctl("-s", path, "status")
     assert done.returncode == 69 and why in done.stderr, done
 
 
@@ -389,6 +396,22 @@ def test_completion_of_bash():
         assert complete("narwhalctl server first 127.0.0.1:1234 d", env) == ["drain", "disable"]
         assert complete(f"narwhalctl -s {narwhal.control_path} drain ") == ["0", "1"]
     assert complete("narwhalctl restart ", {"NARWHAL_CONTROL": "/no/such"}) == []
+
+
+@pytest.mark.parametrize("line", ["restart ", "restart $", "server good "])
+def test_completion_runs_nothing_that_it_is_told(tmp_path, line):
+    """Names and addresses come from the settings, the scoreboard, or whoever has the socket; the key
+    may be pressed by root."""
+    evil = [f"{start}touch$IFS{tmp_path}/owned{end}" for start, end in (("$(", ")"), ("`", "`"),
+                                                                        ("x;", ""), ("x&", ""))]
+    answer = {"backends": [{"name": "good", "servers": [{"address": text} for text in
+                                                        [*evil, "127.0.0.1:1"]]},
+                           *({"name": text, "servers": []} for text in evil)]}
+    says = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+    with somebody_else(tmp_path, says) as path:
+        offered = complete(f"narwhalctl -s {path} {line}")
+    assert offered == {"restart ": ["good"], "server good ": ["127.0.0.1:1"]}.get(line, [])
+    assert not os.path.exists(tmp_path / "owned")
 
 
 # ---- the socket ----------------------------------------------------------------------------------
