@@ -261,10 +261,12 @@ show_deaths(const json_t *answer, struct buf *out)
         ctl_table_add(&table, "%s%s%s", ctl_text(death, "by", ""), reason != NULL ? ": " : "",
                       reason != NULL ? reason : "");
         add_span(&table, death, "uptime_ms");
-        ctl_table_add(
-            &table, "%s",
-            span_text(ctl_number(death, "cpu_user_ms", 0) + ctl_number(death, "cpu_system_ms", 0),
-                      span));
+        int64_t cpu_ms;
+        if (__builtin_add_overflow(ctl_number(death, "cpu_user_ms", 0),
+                                   ctl_number(death, "cpu_system_ms", 0), &cpu_ms)) {
+            cpu_ms = -1;
+        }
+        ctl_table_add(&table, "%s", span_text(cpu_ms, span));
         ctl_table_add(&table, "%" PRId64 "M", ctl_number(death, "maxrss_kib", 0) / 1024);
         add_last(&table, death);
     }
@@ -278,8 +280,12 @@ show_status(const json_t *answer, struct buf *out)
 {
     char span[SPAN_TEXT_MAX];
     const json_t *totals = json_object_get(answer, "totals");
-    int64_t open = ctl_number(totals, "accepted", 0) - ctl_number(totals, "closed", 0);
+    int64_t open = 0;
 
+    if (__builtin_sub_overflow(ctl_number(totals, "accepted", 0), ctl_number(totals, "closed", 0),
+                               &open)) {
+        open = 0;
+    }
     buf_addf(out,
              "narwhal %s, pid %s, up %s, %s, settings %s, workers %s of %s ready, sandbox %s\n",
              ctl_text(answer, "version", "?"), ctl_text(answer, "pid", "?"),

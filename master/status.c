@@ -143,13 +143,15 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
     const struct board_server *server = &master->board->servers[record];
     enum board_state state =
         (enum board_state)atomic_load_explicit(&server->state, memory_order_acquire);
+    char address[ADDRESS_TEXT_MAX];
 
     if (state == BOARD_FREE) {
         return; /* the place of a successor, which is not there */
     }
+    board_copy_text(server->address.text, address, sizeof(address));
     json_open(out, NULL, '{');
     json_number(out, "record", record);
-    json_text(out, "address", server->address.text);
+    json_text(out, "address", address);
     json_text(out, "state", board_state_name(state));
     print_health(server, out);
     json_number(out, "pid", atomic_load_explicit(&server->pid, memory_order_relaxed));
@@ -167,11 +169,9 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
 static int64_t
 queued(const struct master *master, const struct backend_settings *backend)
 {
-    const struct scoreboard *board = master->board;
-
     return backend->record_count == 0
                ? 0
-               : slot_queue_waiting(&board->queues[board->servers[backend->records[0]].queue]);
+               : slot_queue_waiting(board_queue_of(master->board, backend->records[0]));
 }
 
 static void

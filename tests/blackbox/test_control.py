@@ -515,6 +515,34 @@ def test_a_client_that_is_gone_gives_no_orders():
         assert narwhal.status()["workers_wanted"] == 2
 
 
+@pytest.mark.parametrize("byte", [0xff, 0x80, 0x22, 0x01, 0x02])
+def test_answers_from_a_spoilt_scoreboard(byte):
+    """A worker can write all of it. Its numbers are wrong then; the master answers, and lives."""
+    with Narwhal({**HELLO, "backend:b": {"server": ["127.0.0.1:1", "127.0.0.1:2"]},
+                  "route:b": {"path": "/b", "backend": "b"}}, errors=["."]) as narwhal:
+        folder = f"/proc/{narwhal.pid}/fd"
+        board = next(f"{folder}/{fd}" for fd in os.listdir(folder)
+                     if "narwhal-scoreboard" in os.readlink(f"{folder}/{fd}"))
+        workers = narwhal.workers().values()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # they need not live with what they would have done
+        size = os.stat(board).st_size
+        with open(board, "r+b") as file:
+            file.seek(64)  # behind the magic number
+            while file.tell() < size:
+                file.write(bytes([byte]) * min(1 << 20, size - file.tell()))
+        for words in ("status", "workers", "backends", "lanes", "deaths"):
+            assert narwhal.control_json(words)
+            assert narwhal.control(words).stdout
+        with Raw(narwhal) as raw:
+            assert raw.ask("events")["event"] == "listening"
+            assert narwhal.control("ping").returncode == 0
+        narwhal.signal(signal.SIGTERM)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)  # what they held is given back, in the master
+        narwhal.wait_exit()
+
+
 # ---- events --------------------------------------------------------------------------------------
 class Events:
     """narwhalctl --json events."""
