@@ -317,9 +317,10 @@ child_tell_departure(const struct child *child, const struct child_death *death)
     buf_release(&facts);
 }
 
-static struct child *
+struct child *
 child_by_pid(struct master *master, pid_t pid)
 {
+    CHECK(pid > 0); /* who has no process has pid 0 */
     LIST_FOR_EACH (node, &master->children) {
         struct child *child = container_of(node, struct child, node);
         if (child->pid == pid) {

@@ -128,6 +128,8 @@ void child_start_failed(struct child *child, struct respawn *history, const char
 /* Tells the end of one that was asked to leave; with a record of it when it was a death. */
 void child_tell_departure(const struct child *child, const struct child_death *death);
 
+/* The child that has this process now, not yet reaped; NULL: a stranger. pid is not 0. */
+struct child *child_by_pid(struct master *master, pid_t pid);
 /* Reaps every process that ended; strangers too, as PID 1 must. */
 void child_reap_all(struct master *master);
 

@@ -20,6 +20,7 @@
 #include "config/base/log.h"
 #include "config/config.h"
 #include "master/control_command.h"
+#include "master/control_peer.h"
 #include "master/json.h"
 #include "master/master.h"
 
@@ -29,6 +30,8 @@
 #define BACKLOG 64
 /* How long no client is accepted after the kernel had no descriptor for one. */
 #define ACCEPT_PAUSE_MS 100
+/* One line of the log for those who are turned away within it; the next one counts the others. */
+#define REFUSAL_TOLD_MS 1000
 
 struct control_client {
     struct master *master;
@@ -319,20 +322,6 @@ control_broadcast(struct master *master, const char *line, size_t length)
 
 /* ---- new clients ----------------------------------------------------------------------------- */
 
-static bool
-is_allowed(int fd, uid_t *ret_uid)
-{
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
-
-    *ret_uid = (uid_t)-1;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == -1) {
-        return false;
-    }
-    *ret_uid = peer.uid;
-    return peer.uid == 0 || peer.uid == geteuid();
-}
-
 /* The last words to a client, if it takes them now. */
 static void
 say_farewell(int fd, const char *why)
@@ -417,6 +406,26 @@ pause_accepting(struct master *master, int error)
 }
 
 static void
+turn_away(struct master *master, int *fd, const struct control_peer *peer)
+{
+    struct control *control = &master->control;
+    int64_t now_ms = clock_mono_ms();
+
+    if (control->refused_ms != 0 && now_ms - control->refused_ms < REFUSAL_TOLD_MS) {
+        control->refused_more++; /* a process that was taken over could fill the log */
+    } else {
+        log_warn("a control client was turned away uid=%lld pid=%d%s%s before=%llu: %s",
+                 (long long)peer->uid, (int)peer->pid, peer->child != NULL ? " of=" : "",
+                 peer->child != NULL ? peer->child : "", (unsigned long long)control->refused_more,
+                 peer->why);
+        control->refused_ms = now_ms;
+        control->refused_more = 0;
+    }
+    say_farewell(*fd, peer->why);
+    fd_close(fd);
+}
+
+static void
 on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 {
     struct master *master = ev_userdata(loop);
@@ -430,13 +439,10 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
         return; /* else EAGAIN, or the client is gone */
     }
     master->control.exhausted = false;
-    uid_t uid;
-    if (!is_allowed(fd, &uid)) {
-        log_warn("a control client was turned away uid=%lld: only root and the user of the master "
-                 "may give orders",
-                 (long long)uid);
-        say_farewell(fd, "only root and the user that narwhal runs as may use the control socket");
-        fd_close(&fd);
+    struct control_peer peer;
+    control_peer_judge(master, fd, &peer);
+    if (peer.why != NULL) {
+        turn_away(master, &fd, &peer);
         return;
     }
     if (master->control.client_count >= CONTROL_CLIENTS_MAX) {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The control socket: one command a line, one JSON object a line as the answer. For root and for
- * the user that the master runs as. Runs in the master.
+ * the user that the master runs as (control_peer.h). Runs in the master.
  */
 #pragma once
 
 #include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "config/base/list.h"
 #include "master/unix_listener.h"
@@ -26,6 +27,8 @@ struct control {
     ev_io accept;
     ev_timer pause;           /* out of descriptors: accept is stopped until it is over */
     bool exhausted;           /* said once, until a client is accepted again */
+    int64_t refused_ms;       /* when it was told that one was turned away; 0: never */
+    uint64_t refused_more;    /* turned away since, untold */
     struct list_node clients; /* of struct control_client, owned; the longest silent first */
     size_t client_count;
 };

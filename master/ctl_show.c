@@ -52,7 +52,7 @@ add_harmless(struct buf *out, const char *text)
 }
 
 static void
-add_span(struct ctl_table *table, const struct ctl_value *object, const char *key)
+add_span(struct ctl_table *table, const json_t *object, const char *key)
 {
     char text[SPAN_TEXT_MAX];
 
@@ -60,7 +60,7 @@ add_span(struct ctl_table *table, const struct ctl_value *object, const char *ke
 }
 
 static void
-add_number(struct ctl_table *table, const struct ctl_value *object, const char *key)
+add_number(struct ctl_table *table, const json_t *object, const char *key)
 {
     ctl_table_add(table, "%s", ctl_text(object, key, "-"));
 }
@@ -78,7 +78,7 @@ finish(struct ctl_table *table, const char *empty, struct buf *out)
 /* ---- tables ---------------------------------------------------------------------------------- */
 
 static void
-add_worker_note(struct ctl_table *table, const struct ctl_value *worker)
+add_worker_note(struct ctl_table *table, const json_t *worker)
 {
     char span[SPAN_TEXT_MAX];
     int64_t stalled_ms = ctl_number(worker, "stalled_ms", 0);
@@ -92,16 +92,35 @@ add_worker_note(struct ctl_table *table, const struct ctl_value *worker)
     }
 }
 
+/* What the worker is in: it says so when it is READY, and what it lacks is seen here. */
 static void
-show_workers(const struct ctl_value *answer, struct buf *out)
+add_sandbox(struct ctl_table *table, const json_t *worker)
 {
-    static const char *const heads[] = {">SLOT",       ">PID",     "STATE",
-                                        ">GENERATION", ">UP",      ">CONNECTIONS",
-                                        ">REQUESTS",   ">TUNNELS", "NOTE"};
+    const json_t *sandbox = json_object_get(worker, "sandbox");
+    int64_t landlock = ctl_number(sandbox, "landlock_abi", 0);
+    bool seccomp = ctl_number(sandbox, "seccomp", 0) != 0;
+
+    if (sandbox == NULL) {
+        ctl_table_add(table, "%s", "");
+    } else if (landlock > 0) {
+        ctl_table_add(table, "landlock %" PRId64 "%s", landlock, seccomp ? ", seccomp" : "");
+    } else {
+        ctl_table_add(table, "%s", seccomp ? "seccomp" : "none");
+    }
+}
+
+static void
+show_workers(const json_t *answer, struct buf *out)
+{
+    size_t worker_index;
+    const json_t *worker;
+    static const char *const heads[] = {">SLOT",   ">PID",         "STATE",     ">GENERATION",
+                                        ">UP",     ">CONNECTIONS", ">REQUESTS", ">TUNNELS",
+                                        "SANDBOX", "NOTE"};
     struct ctl_table table;
 
     ctl_table_init(&table, heads, COLUMNS(heads));
-    CTL_FOR_EACH(worker, ctl_get(answer, "workers"))
+    json_array_foreach(json_object_get(answer, "workers"), worker_index, worker)
     {
         add_number(&table, worker, "slot");
         add_number(&table, worker, "pid");
@@ -111,13 +130,14 @@ show_workers(const struct ctl_value *answer, struct buf *out)
         add_number(&table, worker, "connections");
         add_number(&table, worker, "requests");
         add_number(&table, worker, "tunnels");
+        add_sandbox(&table, worker);
         add_worker_note(&table, worker);
     }
     finish(&table, "no workers", out);
 }
 
 static void
-add_server_note(struct ctl_table *table, const struct ctl_value *server)
+add_server_note(struct ctl_table *table, const json_t *server)
 {
     char span[SPAN_TEXT_MAX];
     int64_t rest_ms = ctl_number(server, "rests_for_ms", -1);
@@ -132,17 +152,21 @@ add_server_note(struct ctl_table *table, const struct ctl_value *server)
 }
 
 static void
-show_backends(const struct ctl_value *answer, struct buf *out)
+show_backends(const json_t *answer, struct buf *out)
 {
+    size_t backend_index;
+    const json_t *backend;
+    size_t server_index;
+    const json_t *server;
     static const char *const heads[] = {"BACKEND", "SERVER",    "STATE",      ">PID",
                                         "HEALTH",  "WISH",      ">IN FLIGHT", ">SLOTS",
                                         ">WEIGHT", ">REQUESTS", "NOTE"};
     struct ctl_table table;
 
     ctl_table_init(&table, heads, COLUMNS(heads));
-    CTL_FOR_EACH(backend, ctl_get(answer, "backends"))
+    json_array_foreach(json_object_get(answer, "backends"), backend_index, backend)
     {
-        CTL_FOR_EACH(server, ctl_get(backend, "servers"))
+        json_array_foreach(json_object_get(backend, "servers"), server_index, server)
         {
             ctl_table_add(&table, "%s", ctl_text(backend, "name", ""));
             ctl_table_add(&table, "%s", ctl_text(server, "address", ""));
@@ -160,7 +184,7 @@ show_backends(const struct ctl_value *answer, struct buf *out)
         }
     }
     finish(&table, "no backends", out);
-    CTL_FOR_EACH(backend, ctl_get(answer, "backends"))
+    json_array_foreach(json_object_get(answer, "backends"), backend_index, backend)
     {
         if (ctl_number(backend, "queued", 0) > 0) {
             buf_add_text(out, "queue of ");
@@ -172,13 +196,15 @@ show_backends(const struct ctl_value *answer, struct buf *out)
 }
 
 static void
-show_lanes(const struct ctl_value *answer, struct buf *out)
+show_lanes(const json_t *answer, struct buf *out)
 {
+    size_t lane_index;
+    const json_t *lane;
     static const char *const heads[] = {">LANE", "ADDRESS", ">SLOT", ">SERVED BY", ">QUEUE"};
     struct ctl_table table;
 
     ctl_table_init(&table, heads, COLUMNS(heads));
-    CTL_FOR_EACH(lane, ctl_get(answer, "lanes"))
+    json_array_foreach(json_object_get(answer, "lanes"), lane_index, lane)
     {
         add_number(&table, lane, "id");
         ctl_table_add(&table, "%s", ctl_text(lane, "address", ""));
@@ -190,7 +216,7 @@ show_lanes(const struct ctl_value *answer, struct buf *out)
 }
 
 static void
-add_end(struct ctl_table *table, const struct ctl_value *death)
+add_end(struct ctl_table *table, const json_t *death)
 {
     const char *signal = ctl_text(death, "signal", NULL);
 
@@ -202,7 +228,7 @@ add_end(struct ctl_table *table, const struct ctl_value *death)
 }
 
 static void
-add_last(struct ctl_table *table, const struct ctl_value *death)
+add_last(struct ctl_table *table, const json_t *death)
 {
     const char *words = ctl_text(death, "last_words", ctl_text(death, "last_request", ""));
     int64_t deaths = ctl_number(death, "deaths", 1);
@@ -215,14 +241,16 @@ add_last(struct ctl_table *table, const struct ctl_value *death)
 }
 
 static void
-show_deaths(const struct ctl_value *answer, struct buf *out)
+show_deaths(const json_t *answer, struct buf *out)
 {
+    size_t death_index;
+    const json_t *death;
     static const char *const heads[] = {
         "TIME", "WHO", ">PID", "END", "BY", ">UP", ">CPU", ">MEMORY", "LAST WORDS OR REQUEST"};
     struct ctl_table table;
 
     ctl_table_init(&table, heads, COLUMNS(heads));
-    CTL_FOR_EACH(death, ctl_get(answer, "deaths"))
+    json_array_foreach(json_object_get(answer, "deaths"), death_index, death)
     {
         char span[SPAN_TEXT_MAX];
         const char *reason = ctl_text(death, "reason", NULL);
@@ -233,10 +261,12 @@ show_deaths(const struct ctl_value *answer, struct buf *out)
         ctl_table_add(&table, "%s%s%s", ctl_text(death, "by", ""), reason != NULL ? ": " : "",
                       reason != NULL ? reason : "");
         add_span(&table, death, "uptime_ms");
-        ctl_table_add(
-            &table, "%s",
-            span_text(ctl_number(death, "cpu_user_ms", 0) + ctl_number(death, "cpu_system_ms", 0),
-                      span));
+        int64_t cpu_ms;
+        if (__builtin_add_overflow(ctl_number(death, "cpu_user_ms", 0),
+                                   ctl_number(death, "cpu_system_ms", 0), &cpu_ms)) {
+            cpu_ms = -1;
+        }
+        ctl_table_add(&table, "%s", span_text(cpu_ms, span));
         ctl_table_add(&table, "%" PRId64 "M", ctl_number(death, "maxrss_kib", 0) / 1024);
         add_last(&table, death);
     }
@@ -246,17 +276,22 @@ show_deaths(const struct ctl_value *answer, struct buf *out)
 /* ---- sentences ------------------------------------------------------------------------------- */
 
 static void
-show_status(const struct ctl_value *answer, struct buf *out)
+show_status(const json_t *answer, struct buf *out)
 {
     char span[SPAN_TEXT_MAX];
-    const struct ctl_value *totals = ctl_get(answer, "totals");
-    int64_t open = ctl_number(totals, "accepted", 0) - ctl_number(totals, "closed", 0);
+    const json_t *totals = json_object_get(answer, "totals");
+    int64_t open = 0;
 
-    buf_addf(out, "narwhal %s, pid %s, up %s, %s, settings %s, workers %s of %s ready\n",
+    if (__builtin_sub_overflow(ctl_number(totals, "accepted", 0), ctl_number(totals, "closed", 0),
+                               &open)) {
+        open = 0;
+    }
+    buf_addf(out,
+             "narwhal %s, pid %s, up %s, %s, settings %s, workers %s of %s ready, sandbox %s\n",
              ctl_text(answer, "version", "?"), ctl_text(answer, "pid", "?"),
              span_text(ctl_number(answer, "uptime_ms", 0), span), ctl_text(answer, "phase", "?"),
              ctl_text(answer, "serial", "?"), ctl_text(answer, "workers_ready", "?"),
-             ctl_text(answer, "workers_wanted", "?"));
+             ctl_text(answer, "workers_wanted", "?"), ctl_text(answer, "sandbox", "?"));
     buf_addf(out, "%s requests (%s of them 5xx), %" PRId64 " connections open of %s\n\n",
              ctl_text(totals, "requests", "0"), ctl_text(totals, "status_5xx", "0"),
              open > 0 ? open : 0, ctl_text(totals, "accepted", "0"));
@@ -268,13 +303,13 @@ show_status(const struct ctl_value *answer, struct buf *out)
 }
 
 static void
-show_ping(const struct ctl_value *answer, struct buf *out)
+show_ping(const json_t *answer, struct buf *out)
 {
     buf_addf(out, "narwhal answers, pid %s\n", ctl_text(answer, "pid", "?"));
 }
 
 static void
-show_server(const struct ctl_value *answer, struct buf *out)
+show_server(const json_t *answer, struct buf *out)
 {
     add_harmless(out, ctl_text(answer, "backend", "?"));
     buf_add_text(out, " ");
@@ -285,7 +320,7 @@ show_server(const struct ctl_value *answer, struct buf *out)
 }
 
 static void
-show_operation(const struct ctl_value *answer, struct buf *out)
+show_operation(const json_t *answer, struct buf *out)
 {
     char span[SPAN_TEXT_MAX];
 
@@ -297,7 +332,7 @@ show_operation(const struct ctl_value *answer, struct buf *out)
 
 static const struct {
     const char *command;
-    void (*show)(const struct ctl_value *answer, struct buf *out);
+    void (*show)(const json_t *answer, struct buf *out);
 } forms[] = {{"ping", show_ping},          {"status", show_status},    {"workers", show_workers},
              {"backends", show_backends},  {"lanes", show_lanes},      {"deaths", show_deaths},
              {"server", show_server},      {"reload", show_operation}, {"restart", show_operation},
@@ -305,37 +340,43 @@ static const struct {
              {"operation", show_operation}};
 
 static void
-add_scalar(struct buf *out, const struct ctl_value *value)
+add_scalar(struct buf *out, const json_t *object, const char *key)
 {
-    if (value->kind == CTL_BOOL) {
-        buf_add_text(out, value->number != 0 ? "yes" : "no");
-    } else if (value->text != NULL) {
-        add_harmless(out, value->text);
+    const json_t *member = json_object_get(object, key);
+
+    if (json_is_boolean(member)) {
+        buf_add_text(out, json_is_true(member) ? "yes" : "no");
     } else {
-        buf_add_text(out, "-");
+        add_harmless(out, ctl_text(object, key, "-"));
     }
 }
 
 void
-ctl_show(const char *command, const struct ctl_value *answer, struct buf *out)
+ctl_show(const char *command, json_t *answer, struct buf *out)
 {
+    const char *key;
+    json_t *member;
+
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
         if (strcmp(forms[i].command, command) == 0) {
             forms[i].show(answer, out);
             return;
         }
     }
-    CTL_FOR_EACH(member, answer)
+    json_object_foreach(answer, key, member)
     {
-        buf_addf(out, "%s: ", member->key != NULL ? member->key : "-");
-        add_scalar(out, member);
+        add_harmless(out, key);
+        buf_add_text(out, ": ");
+        add_scalar(out, answer, key);
         buf_add_text(out, "\n");
     }
 }
 
 void
-ctl_show_event(const struct ctl_value *event, struct buf *out)
+ctl_show_event(json_t *event, struct buf *out)
 {
+    const char *key;
+    json_t *member;
     const char *time = ctl_text(event, "time", NULL);
 
     if (time != NULL) {
@@ -343,18 +384,18 @@ ctl_show_event(const struct ctl_value *event, struct buf *out)
         buf_add_text(out, " ");
     }
     add_harmless(out, ctl_text(event, "event", "?"));
-    CTL_FOR_EACH(member, event)
+    json_object_foreach(event, key, member)
     {
-        if (member->key == NULL || strcmp(member->key, "time") == 0 ||
-            strcmp(member->key, "event") == 0 || member->kind == CTL_NULL ||
-            (member->kind == CTL_TEXT && member->text[0] == '\0')) {
+        const char *text = json_string_value(member);
+        if (strcmp(key, "time") == 0 || strcmp(key, "event") == 0 || json_is_null(member) ||
+            (text != NULL && text[0] == '\0')) {
             continue;
         }
-        bool quoted = member->kind == CTL_TEXT && strpbrk(member->text, " \"") != NULL;
+        bool quoted = text != NULL && strpbrk(text, " \"") != NULL;
         buf_add_text(out, " ");
-        add_harmless(out, member->key);
+        add_harmless(out, key);
         buf_add_text(out, quoted ? "=\"" : "=");
-        add_scalar(out, member);
+        add_scalar(out, event, key);
         buf_add_text(out, quoted ? "\"" : "");
     }
 }

@@ -4,11 +4,12 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 struct buf;
-struct ctl_value;
 
 /* Adds what the answer to a command says; a command without a form of its own gets "key: value"
  * lines. */
-void ctl_show(const char *command, const struct ctl_value *answer, struct buf *out);
+void ctl_show(const char *command, json_t *answer, struct buf *out);
 /* One event as one line, without the line end. */
-void ctl_show_event(const struct ctl_value *event, struct buf *out);
+void ctl_show_event(json_t *event, struct buf *out);

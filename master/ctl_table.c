@@ -12,16 +12,28 @@
 
 #include "config/base/buf.h"
 #include "config/base/check.h"
+#include "config/base/utf8.h"
 
 #define CELL_MAX 512
 
 void
 ctl_make_harmless(char *text)
 {
-    for (; *text != '\0'; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) {
-            *text = '?';
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        const unsigned char *p = (const unsigned char *)text;
+        size_t length = utf8_length(p, left);
+        bool is_c1 = length == 2 && p[0] == 0xc2 && p[1] < 0xa0; /* U+009B begins as ESC [ does */
+        if (length == 0 || is_c1) {
+            bool is_plain = p[0] >= 0x20 && p[0] < 0x7f;
+            length = length > 0 ? length : 1;
+            if (!is_plain) {
+                memset(text, '?', length);
+            }
         }
+        text += length;
+        left -= length;
     }
 }
 

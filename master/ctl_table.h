@@ -26,5 +26,6 @@ void ctl_table_add(struct ctl_table *table, const char *format, ...)
 /* Adds the heads and the rows to out; nothing when there is no row. */
 void ctl_table_print(const struct ctl_table *table, struct buf *out);
 void ctl_table_release(struct ctl_table *table);
-/* Replaces control bytes in place; what is left is one line of text. */
+/* Replaces control characters, and bytes that are no UTF-8, in place; what is left is one line of
+ * text. */
 void ctl_make_harmless(char *text);

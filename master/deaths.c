@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The ring of death records, and how they are told. Invariant: the death_count records before
- * death_next are filled in, oldest first. Runs in the master.
+ * death_next are filled in, oldest first. It is on the scoreboard for the master's successors,
+ * where a worker that was taken over can write too: no index and no text is taken from there as it
+ * is. Runs in the master.
  */
 #include "master/deaths.h"
 
@@ -16,6 +18,8 @@
 #include "master/child.h"
 #include "master/json.h"
 #include "master/respawn.h"
+
+#define YEAR_9999_MS INT64_C(253402300799999)
 
 static const char *const cause_words[DEATH_CAUSE_COUNT] = {
 #define DEATH_CAUSE_WORD(name, word) [DEATH_##name] = word,
@@ -113,30 +117,50 @@ index_of(const struct scoreboard *board, uint32_t back)
     return (board->death_next + BOARD_DEATHS_MAX - 1 - back) % BOARD_DEATHS_MAX;
 }
 
-const struct board_death *
-deaths_newest(const struct scoreboard *board, uint32_t back)
+static uint32_t
+count_of(const struct scoreboard *board)
 {
-    return back < board->death_count ? &board->deaths[index_of(board, back)] : NULL;
+    uint32_t count = board->death_count;
+
+    return count < BOARD_DEATHS_MAX ? count : BOARD_DEATHS_MAX;
+}
+
+bool
+deaths_newest(const struct scoreboard *board, uint32_t back, struct board_death *ret_record)
+{
+    if (back >= count_of(board)) {
+        return false;
+    }
+    *ret_record = board->deaths[index_of(board, back)];
+    ret_record->name[sizeof(ret_record->name) - 1] = '\0';
+    ret_record->reason[sizeof(ret_record->reason) - 1] = '\0';
+    ret_record->request[sizeof(ret_record->request) - 1] = '\0';
+    ret_record->words[sizeof(ret_record->words) - 1] = '\0';
+    if (ret_record->when_real_ms < 0 || ret_record->when_real_ms > YEAR_9999_MS) {
+        ret_record->when_real_ms = 0; /* no instant of any clock */
+    }
+    return true;
 }
 
 /* Takes the newest record of the child of that name out; what is newer moves down. */
 static void
 remove_newest_of(struct scoreboard *board, const char *name)
 {
+    uint32_t count = count_of(board);
     uint32_t back = 0;
 
-    while (back < board->death_count &&
-           strcmp(board->deaths[index_of(board, back)].name, name) != 0) {
+    while (back < count && strncmp(board->deaths[index_of(board, back)].name, name,
+                                   sizeof(board->deaths[0].name)) != 0) {
         back++;
     }
-    if (back == board->death_count) {
+    if (back == count) {
         return;
     }
     for (; back > 0; back--) {
         board->deaths[index_of(board, back)] = board->deaths[index_of(board, back - 1)];
     }
     board->death_next = index_of(board, 0);
-    board->death_count--;
+    board->death_count = count - 1;
 }
 
 void
@@ -146,11 +170,11 @@ deaths_add(struct scoreboard *board, struct board_death *record, uint32_t in_row
     if (in_row > RESPAWN_TOLD_ONE_BY_ONE) {
         remove_newest_of(board, record->name);
     }
-    board->deaths[board->death_next] = *record;
-    board->death_next = (board->death_next + 1) % BOARD_DEATHS_MAX;
-    if (board->death_count < BOARD_DEATHS_MAX) {
-        board->death_count++;
-    }
+    uint32_t count = count_of(board);
+    uint32_t next = board->death_next % BOARD_DEATHS_MAX;
+    board->deaths[next] = *record;
+    board->death_next = (next + 1) % BOARD_DEATHS_MAX;
+    board->death_count = count < BOARD_DEATHS_MAX ? count + 1 : count;
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -187,7 +211,7 @@ deaths_print_fields(const struct board_death *record, struct buf *out)
     if (record->was_ready) {
         json_number(out, "ready_ms", record->ready_ms);
     } else {
-        json_null(out, "ready_ms");
+        json_none(out, "ready_ms");
     }
     json_number(out, "cpu_user_ms", record->cpu_user_ms);
     json_number(out, "cpu_system_ms", record->cpu_system_ms);
@@ -218,12 +242,12 @@ print_record(const struct board_death *record, struct buf *out)
 void
 deaths_print(const struct scoreboard *board, struct buf *out)
 {
-    const struct board_death *record;
+    struct board_death record;
 
     json_open(out, NULL, '{');
     json_open(out, "deaths", '[');
-    for (uint32_t back = 0; (record = deaths_newest(board, back)) != NULL; back++) {
-        print_record(record, out);
+    for (uint32_t back = 0; deaths_newest(board, back, &record); back++) {
+        print_record(&record, out);
     }
     json_close(out, ']');
     json_close(out, '}');

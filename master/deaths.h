@@ -39,8 +39,8 @@ void death_set_words(struct board_death *record, const char *words);
  * (respawn.h), the newest record of the child gives way, so that a crash loop does not push out
  * what happened before it. */
 void deaths_add(struct scoreboard *board, struct board_death *record, uint32_t in_row);
-/* The record `back` records before the newest (0: the newest), or NULL. */
-const struct board_death *deaths_newest(const struct scoreboard *board, uint32_t back);
+/* A copy of the record `back` records before the newest (0: the newest); false: there is none. */
+bool deaths_newest(const struct scoreboard *board, uint32_t back, struct board_death *ret_record);
 
 /* Adds what a log line about a death says beyond its own words: " by=… cpu_ms=… maxrss_kib=…" and,
  * where there is one, the OOM kill and the last request. */

@@ -140,11 +140,15 @@ static void
 tell_server(struct master *master, uint32_t record, uint32_t state, bool rests)
 {
     const struct board_server *server = &master->board->servers[record];
+    char backend[BOARD_NAME_MAX];
+    char address[ADDRESS_TEXT_MAX];
     struct buf out = {0};
 
+    board_copy_text(server->backend, backend, sizeof(backend));
+    board_copy_text(server->address.text, address, sizeof(address));
     event_begin(&out, "server");
-    json_text(&out, "backend", server->backend);
-    json_text(&out, "address", server->address.text);
+    json_text(&out, "backend", backend);
+    json_text(&out, "address", address);
     json_text(&out, "state", board_state_name((enum board_state)state));
     json_text(&out, "wish",
               board_wish_name(

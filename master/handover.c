@@ -310,7 +310,9 @@ fill_servers(const struct master *master, struct state *state)
         const struct board_server *shown = &master->board->servers[i];
         if (server->is_name &&
             atomic_load_explicit(&shown->state, memory_order_relaxed) == BOARD_READY) {
-            record->address = copy(shown->address.text);
+            char address[ADDRESS_TEXT_MAX];
+            board_copy_text(shown->address.text, address, sizeof(address));
+            record->address = copy(address);
             record->weight = shown->weight;
             record->is_backup = shown->is_backup;
         }

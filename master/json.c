@@ -6,22 +6,42 @@
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "config/base/buf.h"
+#include "config/base/utf8.h"
+
+/* Control characters are escaped, those of ISO 6429 from U+0080 on too: an answer may be shown on a
+ * terminal. A byte that is no UTF-8 is taken for ISO-8859-1, as in the access log. */
+static size_t
+quote_one(struct buf *out, const unsigned char *p, size_t left)
+{
+    size_t length = utf8_length(p, left);
+
+    if (*p == '"' || *p == '\\') {
+        buf_addf(out, "\\%c", *p);
+    } else if (length == 2 && p[0] == 0xc2 && p[1] < 0xa0) {
+        buf_addf(out, "\\u%04x", p[1]);
+    } else if (length > 0) {
+        buf_add(out, p, length);
+    } else if (*p < 0x20 || *p >= 0x7f) {
+        buf_addf(out, "\\u%04x", *p);
+    } else {
+        buf_add(out, p, 1);
+    }
+    return length > 0 ? length : 1;
+}
 
 static void
 quote(struct buf *out, const char *text)
 {
+    size_t left = strlen(text);
+
     buf_add(out, "\"", 1);
-    for (const char *c = text; *c != '\0'; c++) {
-        unsigned char byte = (unsigned char)*c;
-        if (byte == '"' || byte == '\\') {
-            buf_addf(out, "\\%c", byte);
-        } else if (byte < 0x20 || byte >= 0x7f) {
-            buf_addf(out, "\\u%04x", byte); /* bytes, not characters: whatever they were in */
-        } else {
-            buf_add(out, c, 1);
-        }
+    while (left > 0) {
+        size_t taken = quote_one(out, (const unsigned char *)text, left);
+        text += taken;
+        left -= taken;
     }
     buf_add(out, "\"", 1);
 }
@@ -77,7 +97,7 @@ json_bool(struct buf *out, const char *key, bool value)
 }
 
 void
-json_null(struct buf *out, const char *key)
+json_none(struct buf *out, const char *key)
 {
     begin(out, key);
     buf_add_text(out, "null");

@@ -208,10 +208,20 @@ write_out(const char *text, size_t length)
 }
 
 static bool
-has_failed(const struct ctl_value *answer)
+has_failed(const json_t *answer)
 {
     return strcmp(ctl_text(answer, "state", ""), "failed") == 0 &&
-           ctl_get(answer, "operation") != NULL;
+           json_object_get(answer, "operation") != NULL;
+}
+
+static void
+tell_error(const char *error)
+{
+    char text[1024];
+
+    (void)snprintf(text, sizeof(text), "%s", error);
+    ctl_make_harmless(text);
+    (void)fprintf(stderr, "narwhalctl: %s\n", text);
 }
 
 /* The reason may have several lines; each is a whole sentence. */
@@ -233,7 +243,7 @@ show_failure(const char *what, const char *why)
 }
 
 static int
-show_answer(const struct options *options, const char *command, const struct ctl_value *answer,
+show_answer(const struct options *options, const char *command, json_t *answer,
             const struct buf *line)
 {
     const char *error = ctl_text(answer, "error", NULL);
@@ -244,7 +254,7 @@ show_answer(const struct options *options, const char *command, const struct ctl
         buf_add(&out, line->ptr, line->len);
         buf_add(&out, "\n", 1);
     } else if (error != NULL) {
-        (void)fprintf(stderr, "narwhalctl: %s\n", error);
+        tell_error(error);
     } else if (is_refused) {
         show_failure(ctl_text(answer, "kind", command), ctl_text(answer, "text", ""));
     } else {
@@ -265,16 +275,10 @@ broken_answer(const char *path)
     return EX_UNAVAILABLE;
 }
 
-static struct ctl_value *
+static json_t *
 parse_object(const struct buf *line)
 {
-    struct ctl_value *answer = ctl_json_parse(line->len > 0 ? line->ptr : "", line->len);
-
-    if (answer != NULL && answer->kind != CTL_OBJECT) {
-        ctl_json_free(answer);
-        return NULL;
-    }
-    return answer;
+    return ctl_json_parse(line->len > 0 ? line->ptr : "", line->len);
 }
 
 /* ---- waiting for an order -------------------------------------------------------------------- */
@@ -292,7 +296,7 @@ struct progress {
 };
 
 static void
-progress_show(struct progress *progress, const struct ctl_value *answer)
+progress_show(struct progress *progress, const json_t *answer)
 {
     const char *text = ctl_text(answer, "text", "");
 
@@ -321,20 +325,23 @@ progress_end(struct progress *progress)
 }
 
 static int
-timed_out(const struct ctl_value *answer, int64_t timeout_ms)
+timed_out(const json_t *answer, int64_t timeout_ms)
 {
-    (void)fprintf(stderr,
-                  "narwhalctl: %s is not done after %lld s: %s; it goes on, \"narwhalctl operation "
-                  "%s\" tells what comes of it\n",
-                  ctl_text(answer, "kind", "the operation"), (long long)timeout_ms / 1000,
-                  ctl_text(answer, "text", "?"), ctl_text(answer, "operation", "?"));
+    char text[1024];
+
+    (void)snprintf(text, sizeof(text),
+                   "%s is not done after %lld s: %s; it goes on, \"narwhalctl operation %s\" tells "
+                   "what comes of it",
+                   ctl_text(answer, "kind", "the operation"), (long long)timeout_ms / 1000,
+                   ctl_text(answer, "text", "?"), ctl_text(answer, "operation", "?"));
+    tell_error(text);
     return EX_TEMPFAIL;
 }
 
 /* Asks for the operation until it has ended. line and *answer are the answer to the order, and
  * become the last one. 0, or an exit status that was told. */
 static int
-wait_for(const struct options *options, struct buf *line, struct ctl_value **answer)
+wait_for(const struct options *options, struct buf *line, json_t **answer)
 {
     int64_t timeout_ms =
         (int64_t)(options->timeout_s > 0 ? options->timeout_s : WAIT_DEFAULT_S) * 1000;
@@ -369,7 +376,7 @@ wait_for(const struct options *options, struct buf *line, struct ctl_value **ans
             continue;
         }
         away_since_ms = 0;
-        ctl_json_free(*answer);
+        json_decref(*answer);
         buf_release(line);
         *line = next;
         *answer = parse_object(line);
@@ -393,15 +400,15 @@ run_command(const struct options *options, const char *name, const char *command
         buf_release(&line);
         return unavailable(options->path, trouble.step, trouble.error);
     }
-    struct ctl_value *answer = parse_object(&line);
+    json_t *answer = parse_object(&line);
     status = answer == NULL ? broken_answer(options->path) : 0;
-    if (status == 0 && options->waits && ctl_get(answer, "operation") != NULL) {
+    if (status == 0 && options->waits && json_object_get(answer, "operation") != NULL) {
         status = wait_for(options, &line, &answer);
     }
     if (status == 0) {
         status = show_answer(options, name, answer, &line);
     }
-    ctl_json_free(answer);
+    json_decref(answer);
     buf_release(&line);
     return status;
 }
@@ -411,7 +418,7 @@ run_command(const struct options *options, const char *name, const char *command
 static int
 show_event(const struct options *options, const struct buf *line)
 {
-    struct ctl_value *event = parse_object(line);
+    json_t *event = parse_object(line);
     struct buf out = {0};
     int status = EXIT_SUCCESS;
 
@@ -421,7 +428,7 @@ show_event(const struct options *options, const struct buf *line)
     if (options->as_json) {
         buf_add(&out, line->ptr, line->len);
     } else if (ctl_text(event, "error", NULL) != NULL) {
-        (void)fprintf(stderr, "narwhalctl: %s\n", ctl_text(event, "error", ""));
+        tell_error(ctl_text(event, "error", ""));
     } else {
         ctl_show_event(event, &out);
     }
@@ -433,7 +440,7 @@ show_event(const struct options *options, const struct buf *line)
         status = EXIT_FAILURE;
     }
     buf_release(&out);
-    ctl_json_free(event);
+    json_decref(event);
     return status;
 }
 

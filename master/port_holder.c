@@ -20,27 +20,79 @@
 #define LOOKED_AT_MAX 100000 /* descriptors of all processes */
 #define TCP_LISTEN_STATE 0x0a
 
-bool
-port_holder_parse_line(const char *line, uint16_t *ret_port, uint64_t *ret_inode)
+/* Words of 32 bits in the order of the machine, of which each is in network order. */
+static bool
+parse_host(const char *text, struct port_listener *listener)
 {
-    unsigned int port;
-    unsigned int state;
-    uint64_t inode;
+    /* An IPv4 address on a socket of IPv6 (RFC 4291 section 2.5.5.2), as Java makes them. */
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    size_t length = strlen(text);
 
-    /* sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode */
-    int n = sscanf(
-        line, " %*u: %*32[0-9A-Fa-f]:%4x %*32[0-9A-Fa-f]:%*4x %2x %*s %*s %*s %*u %*u %" SCNu64,
-        &port, &state, &inode);
-    if (n != 3 || state != TCP_LISTEN_STATE || inode == 0) {
+    if (length != 8 && length != 32) {
         return false;
     }
-    *ret_port = (uint16_t)port;
-    *ret_inode = inode;
+    for (size_t i = 0; i < length / 8; i++) {
+        uint32_t word;
+        if (sscanf(text + 8 * i, "%8" SCNx32, &word) != 1) {
+            return false;
+        }
+        memcpy(listener->host + 4 * i, &word, sizeof(word));
+    }
+    listener->host_size = length / 2;
+    if (length == 32 && memcmp(listener->host, mapped, sizeof(mapped)) == 0) {
+        memcpy(listener->host, listener->host + sizeof(mapped), 4);
+        listener->host_size = 4;
+    }
     return true;
 }
 
+bool
+port_holder_parse_line(const char *line, struct port_listener *ret_listener)
+{
+    char host[33];
+    unsigned int port = 0;
+    unsigned int state = 0;
+    uint64_t inode = 0;
+
+    /* sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode */
+    int n = sscanf(line,
+                   " %*u: %32[0-9A-Fa-f]:%4x %*32[0-9A-Fa-f]:%*4x %2x %*s %*s %*s %*u %*u %" SCNu64,
+                   host, &port, &state, &inode);
+    *ret_listener = (struct port_listener){.port = (uint16_t)port, .inode = inode};
+    return n == 4 && state == TCP_LISTEN_STATE && inode != 0 && parse_host(host, ret_listener);
+}
+
+static bool
+is_wildcard(const uint8_t *host, size_t size)
+{
+    static const uint8_t any[16];
+
+    return memcmp(host, any, size) == 0;
+}
+
+bool
+port_holder_is_in_the_way(const struct port_listener *listener, const struct address *address)
+{
+    bool is_ipv6 = address->sa.sa_family == AF_INET6;
+    uint16_t port = ntohs(is_ipv6 ? address->in6.sin6_port : address->in.sin_port);
+    const uint8_t *host =
+        is_ipv6 ? address->in6.sin6_addr.s6_addr : (const uint8_t *)&address->in.sin_addr.s_addr;
+    size_t size = is_ipv6 ? 16 : 4;
+
+    if (listener->port != port) {
+        return false;
+    }
+    if (listener->host_size != size) {
+        /* Of the other family: [::] may be 0.0.0.0, too, which /proc does not tell; narwhal's is
+         * not (IPV6_V6ONLY), so an IPv4 listener is in nobody's way there. */
+        return !is_ipv6 && is_wildcard(listener->host, listener->host_size);
+    }
+    return is_wildcard(host, size) || is_wildcard(listener->host, size) ||
+           memcmp(host, listener->host, size) == 0;
+}
+
 static size_t
-collect_inodes(const char *path, uint16_t port, uint64_t *inodes, size_t count)
+collect_inodes(const char *path, const struct address *address, uint64_t *inodes, size_t count)
 {
     FILE *file = fopen(path, "re");
     char line[512];
@@ -49,10 +101,10 @@ collect_inodes(const char *path, uint16_t port, uint64_t *inodes, size_t count)
         return count;
     }
     while (count < INODES_MAX && fgets(line, sizeof(line), file) != NULL) {
-        uint16_t line_port;
-        uint64_t inode;
-        if (port_holder_parse_line(line, &line_port, &inode) && line_port == port) {
-            inodes[count++] = inode;
+        struct port_listener listener;
+        if (port_holder_parse_line(line, &listener) &&
+            port_holder_is_in_the_way(&listener, address)) {
+            inodes[count++] = listener.inode;
         }
     }
     (void)fclose(file); /* only read from */
@@ -126,10 +178,8 @@ port_holder_find(const struct address *address, struct buf *out)
     if (address->kind != ADDRESS_TCP) {
         return false;
     }
-    uint16_t port =
-        ntohs(address->sa.sa_family == AF_INET6 ? address->in6.sin6_port : address->in.sin_port);
-    size_t count = collect_inodes("/proc/net/tcp", port, inodes, 0);
-    count = collect_inodes("/proc/net/tcp6", port, inodes, count);
+    size_t count = collect_inodes("/proc/net/tcp", address, inodes, 0);
+    count = collect_inodes("/proc/net/tcp6", address, inodes, count);
     DIR *proc = count > 0 ? opendir("/proc") : NULL;
     if (proc == NULL) {
         return false;

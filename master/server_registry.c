@@ -199,7 +199,7 @@ queue_assign(struct server_registry *registry, const char *name)
     if (queue < BOARD_QUEUES_MAX) {
         return queue;
     }
-    for (queue = 0; queue < board->queue_count; queue++) {
+    for (queue = 0; queue < board_queue_count(board); queue++) {
         if (!is_backend_known(registry, board->queues[queue].backend) &&
             slot_queue_waiting(&board->queues[queue]) == 0) {
             break;

@@ -88,7 +88,7 @@ print_worker(const struct master *master, const struct worker_child *worker, str
     if (worker->recycle.reason != NULL) {
         json_text(out, "replaced_for", worker->recycle.reason);
     } else {
-        json_null(out, "replaced_for");
+        json_none(out, "replaced_for");
     }
     json_close(out, '}');
 }
@@ -128,7 +128,7 @@ print_health(const struct board_server *server, struct buf *out)
     json_number(out, "failures", atomic_load_explicit(&health->failures, memory_order_relaxed));
     json_number(out, "errors", atomic_load_explicit(&health->errors, memory_order_relaxed));
     if (down_until_ms == 0) {
-        json_null(out, "rests_for_ms");
+        json_none(out, "rests_for_ms");
     } else { /* 0: the next request is a trial */
         int64_t rest_ms = down_until_ms - clock_mono_ms();
         json_number(out, "rests_for_ms", rest_ms > 0 ? rest_ms : 0);
@@ -143,13 +143,15 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
     const struct board_server *server = &master->board->servers[record];
     enum board_state state =
         (enum board_state)atomic_load_explicit(&server->state, memory_order_acquire);
+    char address[ADDRESS_TEXT_MAX];
 
     if (state == BOARD_FREE) {
         return; /* the place of a successor, which is not there */
     }
+    board_copy_text(server->address.text, address, sizeof(address));
     json_open(out, NULL, '{');
     json_number(out, "record", record);
-    json_text(out, "address", server->address.text);
+    json_text(out, "address", address);
     json_text(out, "state", board_state_name(state));
     print_health(server, out);
     json_number(out, "pid", atomic_load_explicit(&server->pid, memory_order_relaxed));
@@ -167,11 +169,9 @@ print_server(const struct master *master, uint32_t record, struct buf *out)
 static int64_t
 queued(const struct master *master, const struct backend_settings *backend)
 {
-    const struct scoreboard *board = master->board;
-
     return backend->record_count == 0
                ? 0
-               : slot_queue_waiting(&board->queues[board->servers[backend->records[0]].queue]);
+               : slot_queue_waiting(board_queue_of(master->board, backend->records[0]));
 }
 
 static void
@@ -212,7 +212,7 @@ print_lanes(const struct master *master, struct buf *out)
             } else {
                 json_number(out, "slot", lane->home);
                 if (lane->owner == LANE_NOBODY) {
-                    json_null(out, "served_by_slot");
+                    json_none(out, "served_by_slot");
                 } else {
                     json_number(out, "served_by_slot", lane->owner);
                 }
@@ -220,7 +220,7 @@ print_lanes(const struct master *master, struct buf *out)
             if (lane_count_waiting(lane, &waiting)) {
                 json_number(out, "queue", waiting);
             } else {
-                json_null(out, "queue");
+                json_none(out, "queue");
             }
             json_close(out, '}');
         }

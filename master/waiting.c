@@ -21,13 +21,15 @@ wake_cell(void *context, uint32_t cell)
 {
     const struct master *master = context;
 
-    wake_send(master->wake_fd, master->board->workers[cell].wake_name);
+    if (cell < BOARD_CELLS_MAX) { /* of a ticket, which a worker has written */
+        wake_send(master->wake_fd, master->board->workers[cell].wake_name);
+    }
 }
 
 static struct board_queue *
 queue_of(const struct master *master, const struct backend_settings *backend)
 {
-    return &master->board->queues[master->board->servers[backend->records[0]].queue];
+    return board_queue_of(master->board, backend->records[0]);
 }
 
 void
@@ -54,7 +56,7 @@ waiting_serve_after_death(struct master *master)
     }
     board_recount(master->board);
     waiting_serve(master);
-    for (uint32_t queue = 0; queue < master->board->queue_count; queue++) {
+    for (uint32_t queue = 0; queue < board_queue_count(master->board); queue++) {
         slot_queue_wake_all(&master->board->queues[queue], wake_cell, master);
     }
 }

@@ -19,6 +19,7 @@
 #include "config/base/check.h"
 #include "config/base/clock.h"
 #include "config/base/str.h"
+#include "config/base/utf8.h"
 
 #define COMMON "%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s"
 #define COMBINED COMMON " \"%(f)s\" \"%(a)s\""
@@ -264,28 +265,6 @@ static bool
 is_plain(unsigned char c, enum escape escape)
 {
     return c >= 0x20 && c < 0x7f && c != '"' && c != '\\' && (c != ' ' || escape != ESCAPE_BARE);
-}
-
-/* Length of the UTF-8 sequence that p begins with (RFC 3629: the shortest form, no surrogates,
- * nothing above U+10FFFF), or 0. */
-static size_t
-utf8_length(const unsigned char *p, size_t left)
-{
-    size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-
-    if (p[0] < 0xc2 || p[0] > 0xf4 || left < length) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) {
-        return 0;
-    }
-    return length;
 }
 
 /* Writes the escaped form of the byte, or of the character, that p begins with to out, its length

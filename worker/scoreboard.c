@@ -248,7 +248,7 @@ recount_server(struct scoreboard *board, uint32_t server)
         return false;
     }
     uint32_t shown = atomic_load_explicit(&record->in_flight, memory_order_acquire);
-    sum += slot_queue_handed_out(&board->queues[record->queue], server);
+    sum += slot_queue_handed_out(board_queue_of(board, server), server);
     atomic_thread_fence(memory_order_acquire);
     if (claims_sum(board, server, after) < 0 || memcmp(before, after, sizeof(before)) != 0) {
         return false;
@@ -347,7 +347,7 @@ board_retire_worker(struct scoreboard *board, uint32_t cell)
                 atomic_exchange_explicit(&worker->counters.name, 0, memory_order_relaxed));
     BOARD_COUNTERS(BOARD_COUNTER_FOLD)
 #undef BOARD_COUNTER_FOLD
-    for (uint32_t queue = 0; queue < board->queue_count; queue++) {
+    for (uint32_t queue = 0; queue < board_queue_count(board); queue++) {
         slot_queue_retire_cell(&board->queues[queue], cell, handed);
     }
     for (uint32_t server = 0; server < BOARD_SERVERS_MAX; server++) {

@@ -179,7 +179,7 @@ struct board_death {
     uint32_t cause;    /* enum death_cause */
     uint32_t oom_kill; /* 1: the kernel counted an OOM kill in our cgroup since the last look */
     uint32_t deaths;   /* in this row, this one included; see respawn.h */
-    bool was_ready;
+    uint8_t was_ready; /* no bool: another byte than 0 and 1 may stand here */
     char name[64];
     char reason[64];                 /* why narwhal killed it; "" else */
     char request[BOARD_REQUEST_MAX]; /* the last one that a worker began to answer; "" else */
@@ -210,6 +210,30 @@ struct scoreboard *scoreboard_create(int *ret_fd);
 /* Maps a board that another program of narwhal made. NULL with errno set, EPROTO when its layout is
  * another; does not take the descriptor. Master only. */
 struct scoreboard *scoreboard_adopt(int fd);
+
+/* The master shares the board with workers, of which one may be taken over: what it takes from
+ * there as an index or as a text goes through these. */
+static inline struct board_queue *
+board_queue_of(struct scoreboard *board, uint32_t server)
+{
+    return &board->queues[board->servers[server].queue % BOARD_QUEUES_MAX];
+}
+
+static inline uint32_t
+board_queue_count(const struct scoreboard *board)
+{
+    uint32_t count = atomic_load_explicit(&board->queue_count, memory_order_relaxed);
+
+    return count < BOARD_QUEUES_MAX ? count : BOARD_QUEUES_MAX;
+}
+
+/* Of both size bytes; what is copied has an end. */
+static inline void
+board_copy_text(const char *text, char *ret_text, size_t size)
+{
+    memcpy(ret_text, text, size - 1);
+    ret_text[size - 1] = '\0';
+}
 
 /* Adds without a locked instruction: right because each counter has one writer (an atomic store,
  * so that readers see whole values). */

@@ -35,6 +35,9 @@
 #define PLACE_MASK (BOARD_QUEUE_PLACES - 1u)
 #define VOIDS_MAX 63u
 #define ENTER_TRIES 4
+/* No queue is longer than its laps; head and tail may be anything, though, when a worker was taken
+ * over. */
+#define LOOKED_AT_MAX (BOARD_QUEUE_PLACES * (VOIDS_MAX + 2u))
 
 enum ticket_state { TICKET_GONE = 0, TICKET_WAITING, TICKET_HANDED };
 
@@ -183,7 +186,9 @@ find_oldest(struct board_queue *queue, uint32_t server, uint64_t *ret_place, uin
 
     /* A ticket whose worker did not move the tail on is not seen yet. That worker looks for a free
      * slot itself after it has; or it is dead, and the ticket with it. */
-    while (place < atomic_load_explicit(&queue->tail, memory_order_seq_cst)) {
+    for (uint32_t i = 0;
+         i < LOOKED_AT_MAX && place < atomic_load_explicit(&queue->tail, memory_order_seq_cst);
+         i++) {
         uint64_t word = atomic_load_explicit(word_at(queue, place), memory_order_seq_cst);
         struct ticket ticket = unpack(word);
         if (ticket.lap == lap_of(place) && ticket.state == TICKET_WAITING) {
@@ -315,7 +320,7 @@ slot_queue_handed_out(const struct board_queue *queue, uint32_t server)
 uint32_t
 slot_queue_find(const struct scoreboard *board, const char *backend)
 {
-    for (uint32_t queue = 0; queue < board->queue_count; queue++) {
+    for (uint32_t queue = 0; queue < board_queue_count(board); queue++) {
         if (strcmp(board->queues[queue].backend, backend) == 0) {
             return queue;
         }
@@ -334,7 +339,8 @@ slot_queue_retire_cell(struct board_queue *queue, uint32_t cell, uint32_t handed
         while (unpack(word).state != TICKET_GONE && unpack(word).cell == cell) {
             struct ticket ticket = unpack(word);
             if (swap(at, &word, gone(ticket))) {
-                if (ticket.state == TICKET_HANDED) {
+                /* The master runs this, on what a worker may have spoilt. */
+                if (ticket.state == TICKET_HANDED && ticket.server - 1 < BOARD_SERVERS_MAX) {
                     handed[ticket.server - 1]++;
                 }
                 break;

@@ -92,8 +92,8 @@ def test_every_look_has_a_table_and_json():
             rows = narwhal.control_json(command)[command]
             assert rows and isinstance(rows, list)
         whole = narwhal.control("status").stdout
-        assert re.match(r"narwhal \S+, pid %d, up \S+, running, settings 1, workers 2 of 2 ready\n"
-                        % narwhal.pid, whole), whole
+        assert re.match(r"narwhal \S+, pid %d, up \S+, running, settings 1, "
+                        r"workers 2 of 2 ready, sandbox auto\n" % narwhal.pid, whole), whole
         assert "SLOT" in whole and "BACKEND" in whole and "LANE" in whole
         status = narwhal.status()
         assert status["phase"] == "running" and status["workers_ready"] == 2
@@ -309,11 +309,9 @@ def test_no_master(tmp_path):
     assert done.returncode == 64 and "no control socket to ask" in done.stderr, done
 
 
-@pytest.mark.parametrize("says, why", [
-    (b"HTTP/1.1 400 Bad Request\r\n", "is no narwhal"), (b"[1]\n", "is no narwhal"),
-    (b"{\"a\":\n", "is no narwhal"), (b"", "no answer"), (b"[" * 100_000 + b"\n", "is no narwhal"),
-], ids=["http", "array", "half", "nothing", "deep"])
-def test_somebody_else_answers(tmp_path, says, why):
+@contextlib.contextmanager
+def somebody_else(tmp_path, says):
+    """A control socket that is not narwhal's, with one answer."""
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -327,8 +325,17 @@ def test_somebody_else_answers(tmp_path, says, why):
                     peer.sendall(says)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        done = ctl("-s", path, "status")
+        yield path
         thread.join(DEADLINE)
+
+
+@pytest.mark.parametrize("says, why", [
+    (b"HTTP/1.1 400 Bad Request\r\n", "is no narwhal"), (b"[1]\n", "is no narwhal"),
+    (b"{\"a\":\n", "is no narwhal"), (b"", "no answer"), (b"[" * 100_000 + b"\n", "is no narwhal"),
+], ids=["http", "array", "half", "nothing", "deep"])
+def test_somebody_else_answers(tmp_path, says, why):
+    with somebody_else(tmp_path, says) as path:
+        done = ctl("-s", path, "status")
     assert done.returncode == 69 and why in done.stderr, done
 
 
@@ -391,6 +398,22 @@ def test_completion_of_bash():
     assert complete("narwhalctl restart ", {"NARWHAL_CONTROL": "/no/such"}) == []
 
 
+@pytest.mark.parametrize("line", ["restart ", "restart $", "server good "])
+def test_completion_runs_nothing_that_it_is_told(tmp_path, line):
+    """Names and addresses come from the settings, the scoreboard, or whoever has the socket; the key
+    may be pressed by root."""
+    evil = [f"{start}touch$IFS{tmp_path}/owned{end}" for start, end in (("$(", ")"), ("`", "`"),
+                                                                        ("x;", ""), ("x&", ""))]
+    answer = {"backends": [{"name": "good", "servers": [{"address": text} for text in
+                                                        [*evil, "127.0.0.1:1"]]},
+                           *({"name": text, "servers": []} for text in evil)]}
+    says = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+    with somebody_else(tmp_path, says) as path:
+        offered = complete(f"narwhalctl -s {path} {line}")
+    assert offered == {"restart ": ["good"], "server good ": ["127.0.0.1:1"]}.get(line, [])
+    assert not os.path.exists(tmp_path / "owned")
+
+
 # ---- the socket ----------------------------------------------------------------------------------
 def test_off_without_a_path():
     with Narwhal({**HELLO, "master": {"control": ""}}) as narwhal:
@@ -419,6 +442,105 @@ def test_strangers_are_turned_away():
                               capture_output=True, text=True, check=False, timeout=DEADLINE)
         assert done.returncode == 0 and "only root and the user" in done.stdout, done
         narwhal.wait_log(r"warn .*a control client was turned away uid=65534")
+
+
+def test_a_worker_cannot_give_orders():
+    """It has the user of a master that is not root. Here the settings make it connect: the body of a
+    request is an order, if only somebody listens."""
+    with Narwhal(HELLO, start=False, errors=["."]) as narwhal:
+        narwhal.write({**HELLO, "backend:self": {"server": f"unix:{narwhal.control_path}"},
+                       "route:self": {"path": "/self", "backend": "self"}})
+        narwhal.start()
+        before = narwhal.workers()
+        answer = client.request(narwhal.address, "POST", "/self", body=b"\nscale 5\n")
+        assert answer.status == 502
+        narwhal.wait_log(r"warn .*a control client was turned away uid=\d+ pid=(%s) of=worker slot=\d "
+                         % "|".join(map(str, before.values())))
+        status = narwhal.status()
+        assert status["workers_wanted"] == 2 and narwhal.workers() == before
+        with Raw(narwhal) as raw:
+            assert "not known" in raw.ask("operation 1")["error"]
+
+
+GIVES_ORDERS = """
+import http.server, os, socket, subprocess
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == '/itself':
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(os.environ['CONTROL'])
+                said = s.recv(1000)
+        elif self.path == '/below':
+            said = subprocess.run(['sh', '-c', '"$CTL" -s "$CONTROL" scale 5; true'],
+                                  stderr=subprocess.STDOUT, stdout=subprocess.PIPE).stdout
+        else:
+            said = b'hello'
+        self.send_response(200); self.send_header('Content-Length', str(len(said)))
+        self.end_headers(); self.wfile.write(said)
+    def address_string(self): return 'x'
+    def log_message(self, *words): pass
+s = http.server.HTTPServer(('127.0.0.1', 0), H, bind_and_activate=False)
+s.socket = socket.socket(fileno=int(os.environ['FD'])); s.server_activate()
+s.serve_forever()
+"""
+
+
+def test_an_application_cannot_give_orders():
+    with Narwhal(HELLO, start=False, files={"app.py": GIVES_ORDERS}) as narwhal:
+        words = f"env FD={{fd}} CTL={control_binary()} CONTROL={narwhal.control_path} python3 app.py"
+        narwhal.write({"backend:app": {"command": words, "directory": "."},
+                       "route:app": {"path": "/", "backend": "app"}})
+        narwhal.start()
+        wait_app(narwhal, "/")
+        for target in ("/itself", "/below"):
+            said = client.get(narwhal.address, target).text
+            assert "a process that narwhal started" in said, said
+        assert narwhal.status()["workers_wanted"] == 2
+
+
+def test_a_client_that_is_gone_gives_no_orders():
+    """Nobody can tell any more whether it was a worker. The master stands still meanwhile, so that
+    it finds the order and not the client."""
+    with Narwhal(HELLO) as narwhal:
+        narwhal.signal(signal.SIGSTOP)
+        try:
+            program = ("import socket, sys\n"
+                       "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+                       "s.sendall(b'scale 5\\n')\n")
+            subprocess.run([sys.executable, "-c", program, narwhal.control_path], check=True,
+                           timeout=DEADLINE)
+        finally:
+            narwhal.signal(signal.SIGCONT)
+        narwhal.wait_log(r"turned away .*the client is gone")
+        assert narwhal.status()["workers_wanted"] == 2
+
+
+@pytest.mark.parametrize("byte", [0xff, 0x80, 0x22, 0x01, 0x02])
+def test_answers_from_a_spoilt_scoreboard(byte):
+    """A worker can write all of it. Its numbers are wrong then; the master answers, and lives."""
+    with Narwhal({**HELLO, "backend:b": {"server": ["127.0.0.1:1", "127.0.0.1:2"]},
+                  "route:b": {"path": "/b", "backend": "b"}}, errors=["."]) as narwhal:
+        folder = f"/proc/{narwhal.pid}/fd"
+        board = next(f"{folder}/{fd}" for fd in os.listdir(folder)
+                     if "narwhal-scoreboard" in os.readlink(f"{folder}/{fd}"))
+        workers = narwhal.workers().values()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # they need not live with what they would have done
+        size = os.stat(board).st_size
+        with open(board, "r+b") as file:
+            file.seek(64)  # behind the magic number
+            while file.tell() < size:
+                file.write(bytes([byte]) * min(1 << 20, size - file.tell()))
+        for words in ("status", "workers", "backends", "lanes", "deaths"):
+            assert narwhal.control_json(words)
+            assert narwhal.control(words).stdout
+        with Raw(narwhal) as raw:
+            assert raw.ask("events")["event"] == "listening"
+            assert narwhal.control("ping").returncode == 0
+        narwhal.signal(signal.SIGTERM)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)  # what they held is given back, in the master
+        narwhal.wait_exit()
 
 
 # ---- events --------------------------------------------------------------------------------------

@@ -114,6 +114,20 @@ def test_instance_killed_by_narwhal():
         assert "by=narwhal" in line and "killed_for=boot_timeout" in line, line
 
 
+def test_last_words_in_any_writing():
+    """They are text in JSON, for everybody who reads it, and no commands for a terminal: U+009B is
+    one of ISO 6429, as ESC [ is."""
+    program = ("import sys; sys.stderr.buffer.write('kein Gru\u00df \U0001f433 \u009b31m'.encode()"
+               " + b' \\xff'); sys.exit(3)")
+    with with_app(program) as narwhal:
+        wait_until(lambda: deaths(narwhal), "a death")
+        assert deaths(narwhal)[0]["last_words"].startswith("kein Gru\u00df \U0001f433 ")
+        for words in (["deaths"], ["--json", "deaths"]):
+            shown = narwhal.control(*words).stdout
+            assert "kein Gru\u00df \U0001f433 " in shown, shown
+            assert not any(0x7f <= ord(c) < 0xa0 for c in shown), shown
+
+
 def test_crash_loop_is_folded():
     """The first deaths are told one by one with all lines of the application, then there are
     summaries; and in the records the loop does not push out what was before it."""

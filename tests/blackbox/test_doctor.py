@@ -241,6 +241,17 @@ def test_port_of_a_running_narwhal(tmp_path):
         assert client.get(narwhal.address).status == 200
 
 
+def test_same_port_of_another_address(tmp_path):
+    """Whoever has it is not the one who is in the way."""
+    with Narwhal(HELLO) as narwhal, socket.create_server(("127.0.0.2", narwhal.port)):
+        for host, grade, holder in (("127.0.0.1", "ok  ", "narwhal, pid "),
+                                    ("127.0.0.2", "fail", f"pid {os.getpid()} (")):
+            bind = f"{host}:{narwhal.port}"
+            lines = doctor(tmp_path, {**HELLO, "master": {"bind": bind}},
+                           status=grade == "fail")
+            expect(lines, f"{grade}  port", f"{bind} is held by {holder}")
+
+
 def test_address_of_another_machine(tmp_path):
     expect(doctor(tmp_path, {**HELLO, "master": {"bind": "192.0.2.1:8000"}}, status=1),
            "fail  port", "192.0.2.1:8000 cannot be used")

@@ -49,6 +49,8 @@ def test_status_and_log_say_what_is_active(running):
     status = running.status()
     assert status["sandbox"] == "auto"
     assert status["workers"][0]["sandbox"] == {"landlock_abi": LANDLOCK, "seccomp": True}
+    assert f"landlock {LANDLOCK}, seccomp" in running.control("workers").stdout or not LANDLOCK
+    assert "sandbox auto" in running.control("status").stdout
     told = [line for line in running.log() if "fenced in" in line]
     assert len(told) == 1 and "seccomp=yes" in told[0], told
 

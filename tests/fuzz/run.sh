@@ -34,7 +34,7 @@ esac
 build=${FUZZ_BUILD:-}
 if [ -z "$build" ]; then
     sh etc/install-packages.sh -f etc/packages.txt build-essential cmake ninja-build pkg-config \
-       libev-dev libinih-dev libc-ares-dev libseccomp-dev clang-14 libclang-rt-14-dev
+       libev-dev libinih-dev libc-ares-dev libseccomp-dev libjansson-dev clang-14 libclang-rt-14-dev
     build=build/fuzz
     cmake --preset fuzz >/dev/null && cmake --build "$build" -j "$(nproc)" --target fuzz ||
         fail "preset fuzz does not build"

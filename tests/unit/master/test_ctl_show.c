@@ -12,13 +12,13 @@
 static void
 expect_shown(const char *command, const char *json, const char *text)
 {
-    struct ctl_value *value = ctl_json_parse(json, strlen(json));
+    json_t *value = ctl_json_parse(json, strlen(json));
     struct buf out = {0};
 
     cr_assert_not_null(value, "%s", json);
     ctl_show(command, value, &out);
     cr_expect_str_eq(out.ptr != NULL ? out.ptr : "", text);
-    ctl_json_free(value);
+    json_decref(value);
     buf_release(&out);
 }
 
@@ -26,6 +26,23 @@ Test(ctl_show, answers)
 {
     expect_shown("ping", "{\"answer\":\"pong\",\"pid\":12}", "narwhal answers, pid 12\n");
     expect_shown("workers", "{\"workers\":[]}", "no workers\n");
+    expect_shown("workers",
+                 "{\"workers\":[{\"slot\":0,\"sandbox\":{\"landlock_abi\":7,\"seccomp\":true}},"
+                 "{\"slot\":1,\"sandbox\":{\"landlock_abi\":0,\"seccomp\":true}},"
+                 "{\"slot\":2,\"sandbox\":{\"landlock_abi\":4,\"seccomp\":false}},"
+                 "{\"slot\":3,\"sandbox\":{\"landlock_abi\":0,\"seccomp\":false}},{\"slot\":4}]}",
+                 "SLOT  PID  STATE  GENERATION  UP  CONNECTIONS  REQUESTS  TUNNELS  SANDBOX"
+                 "              NOTE\n"
+                 "   0    -  -               -   -            -         -        -  landlock 7, "
+                 "seccomp  -\n"
+                 "   1    -  -               -   -            -         -        -  seccomp     "
+                 "         -\n"
+                 "   2    -  -               -   -            -         -        -  landlock 4  "
+                 "         -\n"
+                 "   3    -  -               -   -            -         -        -  none        "
+                 "         -\n"
+                 "   4    -  -               -   -            -         -        -  -           "
+                 "         -\n");
     expect_shown("lanes",
                  "{\"lanes\":[{\"id\":1,\"address\":\"a:80\",\"slot\":0,\"served_by_slot\":null,"
                  "\"queue\":3}]}",
@@ -52,12 +69,12 @@ Test(ctl_show, events)
 {
     static const char json[] =
         "{\"time\":\"T\",\"event\":\"child\",\"name\":\"worker slot=1\",\"pid\":7,\"ok\":true,"
-        "\"none\":null,\"empty\":\"\",\"text\":\"a\\nb\"}";
-    struct ctl_value *value = ctl_json_parse(json, strlen(json));
+        "\"none\":null,\"empty\":\"\",\"text\":\"a\\nb\",\"half\":1.5}";
+    json_t *value = ctl_json_parse(json, strlen(json));
     struct buf out = {0};
 
     ctl_show_event(value, &out);
-    cr_expect_str_eq(out.ptr, "T child name=\"worker slot=1\" pid=7 ok=yes text=a?b");
-    ctl_json_free(value);
+    cr_expect_str_eq(out.ptr, "T child name=\"worker slot=1\" pid=7 ok=yes text=a?b half=1.5");
+    json_decref(value);
     buf_release(&out);
 }

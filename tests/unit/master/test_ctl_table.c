@@ -42,8 +42,13 @@ Test(ctl_table, without_rows_there_is_no_head)
 
 Test(ctl_table, control_bytes_do_not_reach_the_terminal)
 {
-    char text[] = "a\x1b[31mb\r\n\x7f\xc3\xa9";
+    char text[] = "a\x1b[31mb\r\n\x7f\xc3\xa9\xf0\x9f\x90\xb3";
+    char eight_bits[] = "\xc2\x9b"
+                        "31m\x9b"
+                        "31m\xc2\xa0\xe2\x82";
 
     ctl_make_harmless(text);
-    cr_expect_str_eq(text, "a?[31mb???\xc3\xa9");
+    cr_expect_str_eq(text, "a?[31mb???\xc3\xa9\xf0\x9f\x90\xb3");
+    ctl_make_harmless(eight_bits);
+    cr_expect_str_eq(eight_bits, "??31m?31m\xc2\xa0??");
 }

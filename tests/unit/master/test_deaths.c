@@ -58,6 +58,18 @@ record_of(const char *name, int status, const char *ours, bool oom)
     return record;
 }
 
+/* All zero when there is none; until the next call. */
+static const struct board_death *
+newest(uint32_t back)
+{
+    static struct board_death record;
+
+    if (!deaths_newest(board, back, &record)) {
+        memset(&record, 0, sizeof(record));
+    }
+    return &record;
+}
+
 Test(deaths, somebody_ended_it)
 {
     static const struct {
@@ -104,16 +116,16 @@ Test(deaths, facts_of_a_line_name_only_what_is_there)
 
 Test(deaths, ring_keeps_the_newest)
 {
-    cr_expect_null(deaths_newest(board, 0));
+    cr_expect_eq(newest(0)->pid, 0);
     for (int i = 0; i < BOARD_DEATHS_MAX + 10; i++) {
         char name[32];
         (void)snprintf(name, sizeof(name), "worker slot=%d", i);
         struct board_death record = record_of(name, EXITED(i % 100), NULL, false);
         deaths_add(board, &record, 1);
-        cr_assert_str_eq(deaths_newest(board, 0)->name, name);
+        cr_assert_str_eq(newest(0)->name, name);
     }
-    cr_expect_str_eq(deaths_newest(board, BOARD_DEATHS_MAX - 1)->name, "worker slot=10");
-    cr_expect_null(deaths_newest(board, BOARD_DEATHS_MAX));
+    cr_expect_str_eq(newest(BOARD_DEATHS_MAX - 1)->name, "worker slot=10");
+    cr_expect_eq(newest(BOARD_DEATHS_MAX)->pid, 0);
 }
 
 Test(deaths, crash_loop_does_not_push_out_what_was_before)
@@ -130,10 +142,10 @@ Test(deaths, crash_loop_does_not_push_out_what_was_before)
         }
     }
     cr_expect_eq(board->death_count, RESPAWN_TOLD_ONE_BY_ONE + 2);
-    cr_expect_eq(deaths_newest(board, 0)->deaths, 500);
-    cr_expect_str_eq(deaths_newest(board, 0)->name, "instance app/0");
-    cr_expect_str_eq(deaths_newest(board, 1)->name, "worker slot=2");
-    cr_expect_str_eq(deaths_newest(board, board->death_count - 1)->name, "worker slot=1");
+    cr_expect_eq(newest(0)->deaths, 500);
+    cr_expect_str_eq(newest(0)->name, "instance app/0");
+    cr_expect_str_eq(newest(1)->name, "worker slot=2");
+    cr_expect_str_eq(newest(board->death_count - 1)->name, "worker slot=1");
 }
 
 Test(deaths, crash_loop_in_a_full_ring)
@@ -148,10 +160,10 @@ Test(deaths, crash_loop_in_a_full_ring)
     }
     cr_expect_eq(board->death_count, BOARD_DEATHS_MAX);
     for (uint32_t back = 0; back < BOARD_DEATHS_MAX; back++) {
-        cr_expect_str_eq(deaths_newest(board, back)->name,
+        cr_expect_str_eq(newest(back)->name,
                          back < RESPAWN_TOLD_ONE_BY_ONE ? "instance app/0" : "worker slot=1");
     }
-    cr_expect_eq(deaths_newest(board, 0)->deaths, 200);
+    cr_expect_eq(newest(0)->deaths, 200);
 }
 
 Test(deaths, first_told_death_in_an_emptied_ring)
@@ -161,7 +173,7 @@ Test(deaths, first_told_death_in_an_emptied_ring)
 
     deaths_add(board, &record, 77);
     cr_expect_eq(board->death_count, 1);
-    cr_expect_eq(deaths_newest(board, 0)->deaths, 77);
+    cr_expect_eq(newest(0)->deaths, 77);
 }
 
 Test(deaths, json_tells_all)
@@ -216,4 +228,31 @@ Test(deaths, leaving_when_asked_is_no_death)
     death.before = CHILD_DRAINING;
     death.ours = "graceful_timeout";
     cr_expect_not(child_departed(&death));
+}
+
+/* The ring is where workers can write, and the master may be root. */
+Test(deaths, a_spoilt_ring_harms_nobody)
+{
+    static const unsigned char bytes[] = {0xff, 0x80, 0x7f, 'x', 1};
+    struct board_death record = record_of("worker slot=1", KILLED(SIGKILL), NULL, false);
+    struct buf out = {0};
+
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        memset(board, bytes[i], sizeof(*board));
+        buf_clear(&out);
+        deaths_print(board, &out);
+        cr_expect_lt(out.len, 256 * 1024);
+        for (uint32_t k = 0; k < 3; k++) {
+            memset(&board->death_next, bytes[i], sizeof(board->death_next));
+            memset(&board->death_count, bytes[i], sizeof(board->death_count));
+            deaths_add(board, &record, k == 0 ? 1 : RESPAWN_TOLD_ONE_BY_ONE + k);
+        }
+        cr_expect_str_eq(newest(0)->name, "worker slot=1");
+        cr_expect_leq(board->death_count, BOARD_DEATHS_MAX);
+        cr_expect_lt(board->death_next, BOARD_DEATHS_MAX);
+        buf_clear(&out);
+        deaths_print(board, &out);
+        cr_expect_lt(out.len, 256 * 1024);
+    }
+    buf_release(&out);
 }

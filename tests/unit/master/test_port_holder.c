@@ -13,23 +13,59 @@
 #include "config/value.h"
 #include "master/port_holder.h"
 
+static struct port_listener
+listener_of(const char *local)
+{
+    struct port_listener listener = {0};
+    char line[256];
+
+    (void)snprintf(
+        line, sizeof(line),
+        "  12: %s 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 "
+        "123456789 1 0000000000000000 100 0 0 10 0\n",
+        local);
+    cr_assert(port_holder_parse_line(line, &listener), "%s", line);
+    return listener;
+}
+
 Test(port_holder, lines_of_proc_net_tcp)
 {
-    uint16_t port = 0;
-    uint64_t inode = 0;
+    struct port_listener listener = listener_of("0100007F:1F40");
 
-    cr_expect(port_holder_parse_line(
-        "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0"
-        "        0 123456789 1 0000000000000000 100 0 0 10 0\n",
-        &port, &inode));
-    cr_expect_eq(port, 8000);
-    cr_expect_eq(inode, 123456789);
-    cr_expect(port_holder_parse_line(
-        "  12: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A "
-        "00000000:00000000 00:00000000 00000000  1000        0 77 1 0000000000000000 100\n",
-        &port, &inode));
-    cr_expect_eq(port, 80);
-    cr_expect_eq(inode, 77);
+    cr_expect_eq(listener.port, 8000);
+    cr_expect_eq(listener.inode, 123456789);
+    cr_expect_eq(listener.host_size, 4);
+    listener = listener_of("00000000000000000000000000000000:0050");
+    cr_expect_eq(listener.port, 80);
+    cr_expect_eq(listener.host_size, 16);
+}
+
+/* Somebody on the same port of another address is in nobody's way. Written as a machine does that
+ * counts from the little end, which is what the tests run on. */
+Test(port_holder, who_is_in_the_way)
+{
+#define ANY6 "00000000000000000000000000000000"
+#define LOOP6 "00000000000000000000000001000000"
+    static const struct {
+        const char *local;
+        const char *wanted;
+        bool is_in_the_way;
+    } cases[] = {{"0100007F:0050", "127.0.0.1:80", true},  {"0100007F:0051", "127.0.0.1:80", false},
+                 {"0200007F:0050", "127.0.0.1:80", false}, {"00000000:0050", "127.0.0.1:80", true},
+                 {"0100007F:0050", "0.0.0.0:80", true},    {LOOP6 ":0050", "[::1]:80", true},
+                 {LOOP6 ":0050", "[::2]:80", false},       {ANY6 ":0050", "[::1]:80", true},
+                 {LOOP6 ":0050", "[::]:80", true},         {ANY6 ":0050", "127.0.0.1:80", true},
+                 {LOOP6 ":0050", "127.0.0.1:80", false},   {"0100007F:0050", "[::1]:80", false},
+                 {"00000000:0050", "[::]:80", false}};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct port_listener listener = listener_of(cases[i].local);
+        struct address address = {.kind = ADDRESS_TCP};
+        char *error = address_parse(cases[i].wanted, &address);
+        cr_assert_null(error);
+        cr_expect_eq(port_holder_is_in_the_way(&listener, &address), cases[i].is_in_the_way,
+                     "%s and %s", cases[i].local, cases[i].wanted);
+    }
 }
 
 Test(port_holder, other_lines_are_not_listeners)
@@ -42,12 +78,13 @@ Test(port_holder, other_lines_are_not_listeners)
         /* listening, but its process is gone */
         "   1: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 0 1\n",
         "   1: 0100007F:1F40 00000000:0000 0A 00000000",
+        /* no address */
+        "   1: 0100:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 5 1\n",
     };
-    uint16_t port;
-    uint64_t inode;
+    struct port_listener listener;
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        cr_expect(!port_holder_parse_line(lines[i], &port, &inode), "%s", lines[i]);
+        cr_expect(!port_holder_parse_line(lines[i], &listener), "%s", lines[i]);
     }
 }
 
