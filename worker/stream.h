@@ -18,8 +18,9 @@
 #include <sys/uio.h>
 
 /* Bytes one stream may send from its queue in one turn, so that a fast reader of a large file does
- * not keep the others waiting (2 MiB in nginx's sendfile_max_chunk; less here for fewer cores). */
-#define STREAM_SEND_SLICE_BYTES (512 * 1024)
+ * not keep the others waiting: a third of a millisecond of a worker's CPU. Only a peer that keeps
+ * up (below) has room for so much. */
+#define STREAM_SEND_SLICE_BYTES (2 * 1024 * 1024)
 /* Bytes of a large file, or for a peer that was found slow, that the kernel holds beyond what is on
  * its way. */
 #define STREAM_UNSENT_MAX_BYTES (256 * 1024)
@@ -28,6 +29,11 @@
  * kernel's buffers do not pass for the client's haste. */
 #define STREAM_PACE_BYTES (512 * 1024)
 #define STREAM_PACE_MS 100
+/* Of files that are larger the worker decides how far the kernel reads ahead. */
+#define STREAM_AHEAD_MIN_BYTES (1024 * 1024)
+/* A sendfile(2) that took so long read from a disk, and then the next ones take less at a time. */
+#define STREAM_COLD_US 5000
+#define STREAM_COLD_BYTES (256 * 1024)
 
 #define BATCH_IOV_MAX 64
 #define BATCH_MEMORY_BYTES (80 * 1024)

@@ -30,7 +30,7 @@ static size_t expected_length;
 static char *seen;
 static size_t seen_length;
 static bool seen_eof;
-#define SEEN_MAX (8u * 1024 * 1024)
+#define SEEN_MAX (5u * STREAM_SEND_SLICE_BYTES)
 
 static void
 on_stream_io(struct ev_loop *of, ev_io *io, int revents)
