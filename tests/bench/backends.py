@@ -209,6 +209,8 @@ def cpu_of(binary, backend, connections, seconds, rounds, fill=0):
 [master]
 bind = 127.0.0.1:{port}
 workers = 1
+[worker]
+connections = 12000
 [log]
 access = off
 [backend:canned]
