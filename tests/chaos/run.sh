@@ -5,7 +5,7 @@
 # and gunicorn as one table. docs/benchmarks.md says how to read it.
 #
 #   sh tests/chaos/run.sh          every event, every server: about 15 minutes
-#   sh tests/chaos/run.sh short    narwhal alone, 5,000 requests a line: about 2 minutes
+#   sh tests/chaos/run.sh short    narwhal alone, 30,000 requests a line: about 2 minutes
 #
 # The exit status is 1 when narwhal loses what it promises not to lose. Environment:
 #
@@ -24,7 +24,7 @@ fail() {
 case ${1:-} in
 '') ;;
 short)
-    CHAOS_REQUESTS=${CHAOS_REQUESTS:-5000}
+    CHAOS_REQUESTS=${CHAOS_REQUESTS:-30000}
     CHAOS_PEERS=${CHAOS_PEERS:-narwhal}
     export CHAOS_REQUESTS CHAOS_PEERS
     ;;
