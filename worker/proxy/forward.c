@@ -234,7 +234,16 @@ forward_asks_upgrade(const struct request_head *head, const char *base)
 {
     const struct field *upgrade = head->upgrade ? request_field(head, FIELD_UPGRADE) : NULL;
 
-    return upgrade != NULL && !token_list_has(span_str(upgrade->value, base), STR("h2c"));
+    if (upgrade == NULL || upgrade->value.len == 0) {
+        return false;
+    }
+    /* A second one has more of the list; a server may ignore Upgrade (RFC 9110 section 7.8). */
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (head->fields[i].id == FIELD_UPGRADE && &head->fields[i] != upgrade) {
+            return false;
+        }
+    }
+    return !token_list_has(span_str(upgrade->value, base), STR("h2c"));
 }
 
 /* Whether the client said "TE: trailers" (RFC 9110 section 10.1.4). */
