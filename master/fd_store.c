@@ -56,14 +56,6 @@ static struct {
     bool told_long;
 } store = {.board_fd = -1};
 
-bool
-fd_store_is_on(void)
-{
-    const char *room = getenv("FDSTORE");
-
-    return room != NULL && atoi(room) > 0 && getenv("NOTIFY_SOCKET") != NULL;
-}
-
 static size_t
 room_of_store(void)
 {
@@ -71,6 +63,12 @@ room_of_store(void)
     long value = room != NULL ? strtol(room, NULL, 10) : 0;
 
     return value > 0 ? (size_t)value : 0;
+}
+
+bool
+fd_store_is_on(void)
+{
+    return room_of_store() > 0 && getenv("NOTIFY_SOCKET") != NULL;
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */

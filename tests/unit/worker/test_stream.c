@@ -413,6 +413,44 @@ Test(stream, the_reader_of_a_file_is_bounded_until_it_keeps_up)
     cr_expect_eq(unsent_max(), STREAM_UNSENT_MAX_BYTES, "was fast, and is slow again");
 }
 
+/* Bytes of a file that are in the page cache. */
+static size_t
+resident_bytes(int fd, size_t length)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char *pages = malloc(length / page);
+    void *map = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+    size_t count = 0;
+
+    cr_assert_neq(map, MAP_FAILED);
+    cr_assert_eq(mincore(map, length, pages), 0);
+    for (size_t i = 0; i < length / page; i++) {
+        count += pages[i] & 1u;
+    }
+    cr_assert_eq(munmap(map, length), 0);
+    free(pages);
+    return count * page;
+}
+
+/* The kernel would read up to two windows ahead of what is sent (read_ahead_kb), inside the call.
+ */
+Test(stream, a_cold_file_is_read_no_further_than_it_is_sent)
+{
+    const size_t length = 32u << 20;
+    char name[] = "cold-file-XXXXXX"; /* beside the test: in memory nothing is cold */
+    int fd = mkstemp(name);
+
+    cr_assert_neq(fd, -1);
+    cr_assert_eq(unlink(name), 0);
+    cr_assert_eq(ftruncate(fd, (off_t)length), 0);
+    become_tcp();
+    stream_put_file(&stream, fd, 0, length, NULL, NULL);
+    stream_send(&stream, 0);
+    cr_assert_gt(stream.sent_bytes, 0);
+    cr_expect_leq(resident_bytes(fd, length), stream.sent_bytes + 2 * STREAM_COLD_BYTES);
+    (void)close(fd);
+}
+
 Test(stream, what_is_put_behind_a_queue_stays_behind)
 {
     static char bytes[200000];
